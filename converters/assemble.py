@@ -1,0 +1,109 @@
+"""The bundle of a candidate for one board. Deterministic: nothing here was timed or dated."""
+
+from typing import Literal
+
+import msgspec
+import numpy as np
+
+from converters.bench import Made
+from converters.card import render
+from converters.dataset import Split
+from converters.facts import TfliteFacts
+from edge_sdk.bundle import (
+    BASELINE,
+    CARD,
+    GOLDEN,
+    MODEL,
+    Golden,
+    KernelFamily,
+    Lineage,
+    Manifest,
+    TensorSpec,
+    encode_golden,
+    pack,
+)
+from edge_sdk.channels import (
+    InputSchema,
+    Preprocessing,
+    input_channels,
+    output_channels,
+    to_probabilities,
+)
+from edge_sdk.formats import to_json
+from edge_sdk.interpreter import Scores
+from edge_sdk.profiles import HardwareProfile
+from edge_sdk.signing import SigningKey
+from edge_sdk.sketch import make_baseline
+
+_EXACT, _FLOAT, _HYBRID = 1e-6, 1e-4, 0.02
+
+
+class Identity(msgspec.Struct, frozen=True):
+    """What is the same for every bundle of a run."""
+
+    name: str
+    version: str
+    labels: tuple[str, ...]
+    input: InputSchema
+    preprocessing: Preprocessing
+    scores: Literal["probabilities", "logits"]
+    lineage: Lineage
+
+
+def build(
+    made: Made, profile: HardwareProfile, identity: Identity, rows: Split, key: SigningKey
+) -> tuple[Manifest, bytes]:
+    """The signed bundle's manifest and bytes."""
+    golden = Golden(rows.held_x[rows.golden], made.answers.golden)
+    manifest = Manifest(
+        name=identity.name,
+        version=identity.version,
+        profile=profile.name,
+        runtime=profile.runtime,
+        labels=identity.labels,
+        input=identity.input,
+        preprocessing=identity.preprocessing,
+        model_input=made.input,
+        model_output=made.output,
+        scores=identity.scores,
+        latency_budget_ms=profile.latency_budget_ms,
+        ram_bytes=profile.ram_bytes,
+        golden_tolerance=tolerances(made.measurement.facts, made.output, golden),
+        recipe=made.recipe.for_manifest(),
+        metrics=made.measurement.metrics,
+        lineage=identity.lineage,
+        members={},
+    )
+    probabilities = to_probabilities(made.answers.scores, identity.scores)
+    columns = {**input_channels(identity.input, rows.held_x), **output_channels(probabilities)}
+    members = {
+        MODEL: made.model,
+        GOLDEN: encode_golden(golden),
+        BASELINE: to_json(make_baseline(columns, identity.labels)),
+        CARD: render(manifest, made.measurement.facts, len(made.model)).encode(),
+    }
+    return manifest, pack(manifest, members, key)
+
+
+def tolerances(facts: TfliteFacts, output: TensorSpec, golden: Golden) -> dict[KernelFamily, float]:
+    """How far a device's golden answers may be from the host's with the same kernel family.
+
+    Measured: int8 by XNNPACK is bit-exact between x86 and aarch64; float32 within 1e-5; a model
+    with dynamic range within 0.016, since a last bit of a float decides how an activation rounds.
+    The built-in int8 kernels differ between machines by about as much as they differ from
+    XNNPACK's on one, so that difference is allowed, and one step of the output more.
+    """
+    largest = max(1.0, float(max(np.abs(v).max() for v in golden.expected.values())))
+    if facts.precision in {"float32", "float16", "weight-only"}:
+        return {"xnnpack": _FLOAT * largest, "builtin": _FLOAT * largest}
+    between = float(np.abs(golden.expected["xnnpack"] - golden.expected["builtin"]).max())
+    if facts.precision == "dynamic-range":
+        return {"xnnpack": _HYBRID * largest, "builtin": max(_HYBRID * largest, between)}
+    return {"xnnpack": _EXACT, "builtin": between + output.scale + _EXACT}
+
+
+def score_kind(scores: Scores) -> Literal["probabilities", "logits"]:
+    """Whether scores (n, classes) of the float model are probabilities or logits."""
+    if (scores >= 0).all() and np.allclose(scores.sum(axis=1), 1, atol=1e-3):
+        return "probabilities"
+    return "logits"

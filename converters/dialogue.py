@@ -1,0 +1,78 @@
+"""A worker's side of the protocol: requests on stdin, replies on stdout, one a line.
+
+It may die at any request; `foreman` is made for that.
+"""
+
+import os
+import sys
+from collections.abc import Callable
+from importlib import metadata
+from pathlib import Path
+from typing import BinaryIO, Protocol
+
+import msgspec
+import numpy as np
+from numpy.typing import NDArray
+
+from converters.protocol import Convert, Done, Failed, Open, Opened, Reply, Request, Score
+from converters.recipe import SourceFacts
+
+Rows = NDArray[np.float32]
+
+
+class UnreadableModelError(Exception):
+    """Why a model can't be loaded or used, in words."""
+
+
+class Loaded(Protocol):
+    """A model that was opened."""
+
+    @property
+    def facts(self) -> SourceFacts: ...
+    def score(self, rows: Rows) -> Rows: ...
+    def convert(self, request: Convert) -> bytes: ...
+
+
+def serve(
+    load: Callable[[Path], Loaded], tools: tuple[str, ...], requests: BinaryIO, replies: BinaryIO
+) -> None:
+    """Answer until the other side closes."""
+    model: Loaded | None = None
+    for line in requests:
+        request: Request = msgspec.json.decode(line, type=Request)
+        reply: Reply
+        try:
+            if isinstance(request, Open):
+                model = load(Path(request.model))
+                reply = Opened(model.facts, {name: metadata.version(name) for name in tools})
+            elif model is None:
+                reply = Failed("no model is open")
+            else:
+                _carry_out(model, request)
+                reply = Done()
+        except UnreadableModelError as error:
+            reply = Failed(str(error))
+        except Exception as error:  # noqa: BLE001 - converters raise anything; the reply says it
+            reply = Failed(first_line(error))
+        replies.write(msgspec.json.encode(reply) + b"\n")
+        replies.flush()
+
+
+def _carry_out(model: Loaded, request: Score | Convert) -> None:
+    if isinstance(request, Score):
+        np.save(request.out, model.score(np.load(request.rows)))
+    else:
+        Path(request.out).write_bytes(model.convert(request))
+
+
+def converse(load: Callable[[Path], Loaded], tools: tuple[str, ...]) -> None:
+    """Keep stdout for replies alone: what libraries print goes to stderr."""
+    replies = os.fdopen(os.dup(1), "wb")
+    os.dup2(2, 1)
+    serve(load, tools, sys.stdin.buffer, replies)
+
+
+def first_line(error: BaseException) -> str:
+    """An exception of a large library in one short line."""
+    text = str(error).strip().splitlines()
+    return f"{type(error).__name__}: {text[0][:200]}" if text else type(error).__name__

@@ -1,0 +1,148 @@
+"""Models as they come: a Keras file of either Keras, or a SavedModel folder. Worker only.
+
+tf_keras is tried first, since pruning needs its layers; Keras 3 reads what it can't.
+"""
+
+import tempfile
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import keras
+import msgspec
+import numpy as np
+import tensorflow as tf
+import tf_keras
+
+from converters.bridge import BridgeError, to_tf_keras
+from converters.dialogue import Rows, UnreadableModelError, first_line
+from converters.recipe import SourceFacts
+
+_BATCH = 256
+
+
+@dataclass(frozen=True)
+class Source:
+    """A loaded model.
+
+    Attributes:
+        call: one TensorFlow call (n, *shape) -> (n, classes), to trace for conversion.
+        original: the same of the model as it was given, which may differ: what is scored.
+        keep: what owns the weights that `call` uses.
+        trainable: the same model in tf_keras, for recipes that train; None if there is none.
+        ranges: whether it carries its own int8 ranges, from quantisation-aware training.
+    """
+
+    facts: SourceFacts
+    call: Callable[[Any], Any]
+    original: Callable[[Any], Any]
+    keep: Any
+    trainable: Any | None
+    ranges: bool = False
+
+    def score(self, rows: Rows) -> Rows:
+        """The given model's scores (n, classes) of model inputs (n, *shape)."""
+        starts = range(0, len(rows), _BATCH)
+        parts = [self.original(tf.constant(rows[i : i + _BATCH])) for i in starts]
+        return np.concatenate([np.asarray(part, dtype=np.float32) for part in parts])
+
+    def traced(self, shape: tuple[int, ...]) -> Any:  # noqa: ANN401 - TensorFlow ships no types
+        """A concrete function for one row of a fixed shape."""
+        spec = tf.TensorSpec((1, *shape), tf.float32, name="input")
+        return tf.function(self.call).get_concrete_function(spec)
+
+
+def load(path: Path) -> Source:
+    """The model in a file or folder.
+
+    Raises:
+        UnreadableModelError: it is none that we read, or has not one input and one output.
+    """
+    if path.is_dir():
+        return _saved_model(path)
+    if path.suffix not in {".h5", ".hdf5", ".keras"}:
+        raise UnreadableModelError(
+            f"{path.suffix or 'a file without ending'} is not read; "
+            "give a .keras or .h5 file, a SavedModel folder or a float .tflite file"
+        )
+    try:
+        return from_tf_keras(tf_keras.models.load_model(path, compile=False))
+    except UnreadableModelError:
+        raise
+    except Exception as first:  # noqa: BLE001 - either Keras raises whatever its layers raise
+        try:
+            model = keras.models.load_model(path, compile=False)
+        except Exception as second:
+            raise UnreadableModelError(
+                f"tf_keras says {first_line(first)}; Keras 3 says {first_line(second)}"
+            ) from second
+    return _from_keras3(model)
+
+
+def from_tf_keras(model: Any) -> Source:  # noqa: ANN401
+    """A tf_keras model."""
+    shape, classes = _shapes(model.input_shape, model.output_shape)
+    facts = SourceFacts("tf_keras", shape, classes, model.count_params())
+    call = _inference(model)
+    return Source(facts, call, call, model, model)
+
+
+def _inference(model: Any) -> Callable[[Any], Any]:  # noqa: ANN401
+    return lambda rows: model(rows, training=False)
+
+
+def _from_keras3(model: Any) -> Source:  # noqa: ANN401
+    shape, classes = _shapes(model.input_shape, model.output_shape)
+    facts = SourceFacts("keras3", shape, classes, model.count_params())
+    original = _inference(model)
+    try:
+        copy = to_tf_keras(model)
+    except BridgeError as error:
+        why = f"the Keras 3 model can't be rebuilt in tf_keras: {error}"
+        facts = msgspec.structs.replace(facts, untrainable=why)
+    else:
+        return Source(facts, _inference(copy), original, copy, copy)
+    # tracing a Keras 3 model and converting the trace gives NaN; its own export converts well
+    with tempfile.TemporaryDirectory() as folder:
+        model.export(folder, verbose=False)
+        exported = tf.saved_model.load(folder)
+    return Source(facts, _signature(exported)[0], original, exported, None)
+
+
+def _saved_model(path: Path) -> Source:
+    if not (path / "saved_model.pb").is_file():
+        raise UnreadableModelError("the folder holds no saved_model.pb")
+    if (path / "keras_metadata.pb").is_file():
+        return from_tf_keras(tf_keras.models.load_model(path, compile=False))
+    loaded = tf.saved_model.load(str(path))
+    call, spec, output = _signature(loaded)
+    shape, classes = _shapes(tuple(spec.shape), tuple(output.shape))
+    why = "a SavedModel without Keras layers can't be trained further"
+    return Source(SourceFacts("saved-model", shape, classes, 0, why), call, call, loaded, None)
+
+
+def _signature(loaded: Any) -> tuple[Callable[[Any], Any], Any, Any]:  # noqa: ANN401
+    found = loaded.signatures.get("serving_default")
+    if found is None:
+        raise UnreadableModelError("the SavedModel has no signature 'serving_default'")
+    inputs, outputs = found.structured_input_signature[1], found.structured_outputs
+    if len(inputs) != 1 or len(outputs) != 1:
+        raise UnreadableModelError(
+            f"the model has {len(inputs)} inputs and {len(outputs)} outputs, needed is one of each"
+        )
+    [(name, spec)], [(out, output)] = inputs.items(), outputs.items()
+    return lambda rows: found(**{name: rows})[out], spec, output
+
+
+def _shapes(given: Any, gives: Any) -> tuple[tuple[int | None, ...], int]:  # noqa: ANN401
+    for what, shape in (("inputs", given), ("outputs", gives)):
+        if isinstance(shape, list | dict) or (shape and isinstance(shape[0], tuple)):
+            raise UnreadableModelError(f"the model has {len(shape)} {what}, needed is one")
+    if len(gives) != 2 or not isinstance(gives[1], int) or gives[1] < 2:
+        raise UnreadableModelError(
+            f"its output has shape {tuple(gives)}, needed is (rows, classes) with 2 classes or more"
+        )
+    if given[0] not in {None, 1}:
+        raise UnreadableModelError(f"its batch size is fixed at {given[0]}: save it with None")
+    return tuple(given[1:]), gives[1]

@@ -1,0 +1,363 @@
+"""The agent: one thread decides, others only post to its queue.
+
+Memory goes to disk before an action is carried out, and every action may be repeated: power fails
+in between. What is decided is in `update`; here it is done.
+"""
+
+import logging
+import queue
+import random
+import threading
+from collections import deque
+from collections.abc import Callable
+from concurrent.futures import Future, ThreadPoolExecutor
+
+import msgspec
+
+from device_agent import update
+from device_agent.by_hand import Stick
+from device_agent.certificate import Renewal
+from device_agent.config import AgentConfig
+from device_agent.enrol import Identity, join
+from device_agent.fallback import FallbackLink, HttpLink
+from device_agent.inference import Closed, Inference
+from device_agent.link import Address, Arrived, Down, Link, LinkEvent, MqttLink, Up
+from device_agent.manners import Manners
+from device_agent.notify import Watchdog
+from device_agent.selftest import Trial, try_apart
+from device_agent.sources import Source
+from device_agent.store import Store
+from device_agent.trusted import Repository
+from device_agent.unsaved import Unsaved
+from device_agent.uplink import Clock, Uplink
+from device_agent.waiting import Waiting
+from device_agent.worker import Done, Noticed, Worker
+from edge_sdk import __version__, messages
+from edge_sdk.errors import FormatError, UntrustedError
+from edge_sdk.identity import Token
+from edge_sdk.profiles import HardwareProfile
+
+TICK = 0.25  # seconds until a stop is noticed
+WATCHDOG_EVERY = 30.0
+log = logging.getLogger("edge.agent")
+
+
+class _Crashed(msgspec.Struct, frozen=True):
+    """A thread was ended by a bug; the agent ends with it."""
+
+    error: BaseException
+
+
+_Item = LinkEvent | Closed | Done | Noticed | _Crashed
+MakeLink = Callable[[Address, Callable[[LinkEvent], None], random.Random], Link]
+
+
+class Setup(msgspec.Struct, frozen=True, kw_only=True):
+    """What the edge hands in; `token` is asked for only at the first enrolment."""
+
+    config: AgentConfig
+    profile: HardwareProfile
+    source: Source
+    clock: Clock
+    token: Callable[[], Token]
+    make_link: MakeLink = MqttLink
+    trial: Trial = try_apart
+
+
+class Standing(msgspec.Struct, frozen=True):
+    """How a device is doing, at a glance."""
+
+    online: bool = False
+    phase: messages.Phase = "empty"
+    running: messages.Running | None = None
+    outbox: int = 0
+
+
+class Agent:
+    """One device. `run` returns when told to stop, or raises what it can't mend itself."""
+
+    def __init__(self, setup: Setup) -> None:
+        self._setup = setup
+        self._session: _Session | None = None
+
+    @property
+    def standing(self) -> Standing:
+        """As of the last turn."""
+        return self._session.standing if self._session else Standing()
+
+    def run(self, stop: threading.Event) -> None:
+        """Enrol if need be, then work until `stop` is set.
+
+        Raises:
+            EdgeError: as `enrol.join`; or the state folder is in use.
+        """
+        setup = self._setup
+        store, chance = Store(setup.config.state.dir), random.Random()  # noqa: S311 - for retries
+        with store.lock():
+            identity = join(setup.config, setup.profile.name, store, setup.token, chance, stop)
+            if identity is not None:
+                self._session = _Session(setup, identity, store, chance)
+                self._session.run(stop)
+
+
+class _Session:
+    """The agent once it is enrolled; everything here but `run`'s two helpers is on one thread."""
+
+    def __init__(
+        self, setup: Setup, identity: Identity, store: Store, chance: random.Random
+    ) -> None:
+        config = setup.config
+        self._device, self._identity, self._store = identity.device, identity, store
+        self._inbox: queue.SimpleQueue[_Item] = queue.SimpleQueue()
+        self._rules = update.Rules(
+            profile=setup.profile.name,
+            windows=config.trial.windows,
+            max_error_share=config.trial.max_error_share,
+        )
+        self._inference = Inference(
+            setup.source,
+            config.input.rows_per_second,
+            config.telemetry.window_seconds,
+            setup.clock.monotonic,
+            self._inbox.put,
+        )
+        self._worker = Worker(
+            setup.trial,
+            Repository(store.folder / "trust", store.stick / "metadata", identity, setup.clock),
+            store,
+            identity,
+            setup.profile,
+            config.link.rate_limit_bytes,
+            setup.clock.monotonic,
+            chance,
+            self._inbox.put,
+        )
+        shared, server = identity.secrets, identity.server
+        self._renewal = Renewal(
+            store.folder, self._device, shared.http_token, server, setup.clock.wall
+        )
+        address = Address(
+            server.host,
+            identity.mqtt_port,
+            self._device,
+            shared.mqtt_password,
+            self._renewal.context,
+        )
+        self._link = FallbackLink(
+            lambda post: setup.make_link(address, post, chance),
+            lambda post: HttpLink(identity, post, config.link.poll_seconds),
+            self._inbox.put,
+            config.link.http_after_seconds,
+            setup.clock.monotonic,
+        )
+        self._uplink = Uplink(
+            identity,
+            store.folder / "outbox.sqlite",
+            config.telemetry.outbox_bytes,
+            setup.clock,
+            self._link.publish,
+        )
+        manners = Manners(config.link.metered, config.link.defer_above_bytes, config.update.daily)
+        self._waiting = Waiting(manners, store, setup.clock.wall, setup.clock.monotonic)
+        self._stick = Stick(store)
+        self._unsaved = Unsaved(setup.clock.monotonic)
+        self._monotonic = setup.clock.monotonic
+        self._watchdog = Watchdog(WATCHDOG_EVERY)
+        self._memory = update.Memory()
+        self._told_trouble = ""
+        self._noticed: deque[str] = deque(maxlen=16)
+        self.standing = Standing()
+
+    def run(self, stop: threading.Event) -> None:
+        """Work until told to stop; what was not sent by then waits on disk."""
+        ended = threading.Event()
+        with ThreadPoolExecutor(3, f"{self._device}-") as threads:
+            try:
+                threads.submit(self._worker.run).add_done_callback(self._watch)
+                threads.submit(self._inference.run, ended).add_done_callback(self._watch)
+                if self._renewal.context is not None:
+                    threads.submit(self._renewal.run, ended).add_done_callback(self._watch)
+                self._begin()
+                self._link.start()
+                while not stop.is_set():
+                    self._turn()
+            finally:
+                ended.set()
+                self._worker.close()
+                self._link.stop()
+        self._uplink.disconnected()
+        while not self._inbox.empty():  # the last window
+            self._handle(self._inbox.get())
+        self._uplink.close()
+
+    def _begin(self) -> None:
+        self._memory, trouble = self._store.load()
+        try:
+            self._store.save(self._memory)
+        except OSError as error:
+            why = f"the state folder can't be written ({error}): no update is tried"
+            self._memory = update.stranded(self._memory, why)
+            self._notice("state-not-saved", why)
+        if trouble:
+            self._notice("state-damaged", trouble)
+        self._step(update.Restarted())
+
+    def _turn(self) -> None:
+        """Handle all that waits, then send and commit once for all of it."""
+        try:
+            self._handle(self._inbox.get(timeout=TICK))
+            while True:
+                self._handle(self._inbox.get_nowait())
+        except queue.Empty:
+            pass
+        self._look_around()
+        self._uplink.pump()
+        self._watchdog.alive(self._monotonic())
+        model = self._inference.running
+        self.standing = Standing(
+            self._uplink.online,
+            update.standing(self._memory).outcome.phase,
+            model.running if model else None,
+            self._uplink.waiting,
+        )
+
+    def _look_around(self) -> None:
+        """What no message tells: a full disk that has room again, a window, a person's wish."""
+        for event in self._unsaved.due():
+            self._step(event)
+        if found := self._waiting.due(runs=self._inference.running is not None):
+            order, attempt, why = found
+            self._step(update.Deferred(order.generation, why or ""))
+            if why is None:
+                self._worker.fetch(order, attempt)
+        if self._store.rollback.exists():
+            self._step(update.RollBack())
+            self._store.rollback.unlink(missing_ok=True)
+        if (payload := self._stick.order()) and (carried := self._opened(payload)):
+            self._step(update.Offered(carried))
+            self._step(update.Carried(carried))
+        self._stick.settled(self._memory, self._uplink.carry)
+        if self._uplink.trouble != self._told_trouble:
+            self._told_trouble = self._uplink.trouble
+            self._notice("outbox-damaged", self._told_trouble)
+
+    def _handle(self, item: _Item) -> None:
+        match item:
+            case Up():
+                log.info("%s: connected", self._device)
+                self._uplink.connected()
+            case Down(reason):
+                if self._uplink.online:
+                    log.info("%s: offline (%s)", self._device, reason)
+                self._uplink.disconnected()
+            case Arrived(kind, payload):
+                self._acked(payload) if kind == "ack" else self._ordered(payload)
+            case Closed(number, window):
+                self._uplink.put(window)
+                self._step(update.WindowClosed(window.digest, number, window.rows, window.errors))
+            case Done(event):
+                self._step(event)
+            case Noticed(name, detail):
+                self._notice(name, detail)
+            case _Crashed(error):
+                raise error
+
+    def _ordered(self, payload: bytes) -> None:
+        if payload and (order := self._opened(payload)):  # empty: an order that was taken back
+            self._step(update.Offered(order))
+
+    def _opened(self, payload: bytes) -> messages.Assignment | None:
+        director = self._identity.trust.director_key
+        try:
+            return messages.open_assignment(payload, self._device, director)
+        except (FormatError, UntrustedError) as error:
+            self._notice("order-refused", str(error))
+            return None
+
+    def _acked(self, payload: bytes) -> None:
+        try:
+            ack = messages.unseal_ack(payload, self._device, self._identity.secrets.mac)
+        except (FormatError, UntrustedError) as error:
+            self._notice("acknowledgement-refused", str(error))
+        else:
+            self._uplink.acked(ack.boot, ack.seq)
+            self._step(update.ServerContact())
+
+    def _step(self, event: update.Event) -> None:
+        after, actions = update.step(self._rules, self._memory, event)
+        if after != self._memory:
+            try:
+                self._store.save(after)
+            except OSError as error:
+                self._not_saved(event, after, actions, error)
+                return
+            self._memory = after
+            self._worker.keep(update.digests(after))
+        for action in actions:
+            self._do(action)
+
+    def _not_saved(
+        self,
+        event: update.Event,
+        after: update.Memory,
+        actions: tuple[update.Action, ...],
+        error: OSError,
+    ) -> None:
+        """What can't be remembered is not done, but for going back to the confirmed model."""
+        self._unsaved.add(event)
+        self._notice("state-not-saved", f"the state folder can't be written: {error}")
+        safe = update.confirmed(after.state)
+        if safe is not None and update.Activate(safe) in actions:
+            self._inference.switch(self._worker.model(safe.digest))
+
+    def _do(self, action: update.Action) -> None:
+        match action:
+            case update.Fetch(order, attempt):
+                self._waiting.add(order, attempt)
+            case update.SelfTest(order, known):
+                self._worker.self_test(order, known=known)
+            case update.Cancel(generation):
+                self._waiting.cancel(generation)
+                self._worker.cancel(generation)
+            case update.Activate(order):
+                self._inference.switch(self._worker.model(order.digest))
+            case update.Stop():
+                self._inference.switch(None)
+            case update.Tell():
+                self._tell(action)
+            case update.Notice(name, detail):
+                self._notice(name, detail)
+
+    def _tell(self, tell: update.Tell) -> None:
+        """Report how the order stands and what the interpreter really runs."""
+        model, outcome = self._inference.running, tell.outcome
+        log.info(
+            "%s: order %d %s%s; running %s",
+            self._device,
+            tell.generation,
+            outcome.phase,
+            f" ({outcome.reason})" if outcome.reason else "",
+            f"{model.running.model} {model.running.version}" if model else "nothing",
+        )
+        self._uplink.put(
+            messages.Report(
+                generation=tell.generation,
+                phase=outcome.phase,
+                reason=outcome.reason[: messages.MAX_WORDS],
+                running=model.running if model else None,
+                runtime=model.description if model else "",
+                agent=f"edge-agent/{__version__}",
+                resumed_at=outcome.resumed_at,
+            )
+        )
+
+    def _notice(self, name: str, detail: str) -> None:
+        """Tell it once: whoever repeats a forged order shall not fill the outbox."""
+        if detail not in self._noticed:
+            self._noticed.append(detail)
+            log.warning("%s: %s: %s", self._device, name, detail)
+            self._uplink.put(messages.Event(name=name, detail=detail[: messages.MAX_WORDS]))
+
+    def _watch(self, ended: "Future[None]") -> None:
+        if error := ended.exception():
+            self._inbox.put(_Crashed(error))

@@ -1,0 +1,91 @@
+"""When a download may begin: metered links, maintenance windows and room on the disk, decided.
+
+No clock and no disk here. A download that has begun is not broken off when its window closes.
+"""
+
+import re
+from typing import Literal
+
+import msgspec
+
+from edge_sdk.errors import InvalidInputError
+
+DAY = 24 * 60  # minutes
+RESERVE = 4 * 1024 * 1024  # bytes that stay free for state and outbox
+Kind = Literal["metered", "window", "room"]
+
+
+class DailyWindow(msgspec.Struct, frozen=True):
+    """From one minute of the day to another, past midnight if it ends before it begins."""
+
+    begin: int
+    end: int
+
+    @classmethod
+    def parse(cls, text: str) -> "DailyWindow":
+        """Raises InvalidInputError.
+
+        >>> DailyWindow.parse("22:30-04:00")
+        DailyWindow(begin=1350, end=240)
+        """
+        found = re.fullmatch(r"(\d\d):(\d\d)-(\d\d):(\d\d)", text.strip())
+        numbers = [int(part) for part in found.groups()] if found else []
+        if not numbers or max(numbers[::2]) > 23 or max(numbers[1::2]) > 59:
+            raise InvalidInputError(f"window {text!r} must look like 02:00-04:00, in local time")
+        begin, end = 60 * numbers[0] + numbers[1], 60 * numbers[2] + numbers[3]
+        if begin == end:
+            raise InvalidInputError(f"window {text!r} begins when it ends")
+        return cls(begin, end)
+
+    def holds(self, minute: int) -> bool:
+        """Whether a minute of the day lies in it."""
+        return (minute - self.begin) % DAY < (self.end - self.begin) % DAY
+
+    def __str__(self) -> str:
+        clock = (f"{at // 60:02d}:{at % 60:02d}" for at in (self.begin, self.end))
+        return "-".join(clock)
+
+
+class Manners(msgspec.Struct, frozen=True):
+    """What was asked of this device; `defer_above` is in bytes, for a metered link."""
+
+    metered: bool = False
+    defer_above: int = 0
+    window: DailyWindow | None = None
+
+
+class Moment(msgspec.Struct, frozen=True):
+    """What counts when a download could begin; `minute` of the local day, `free` bytes on disk."""
+
+    minute: int
+    free: int
+    runs: bool
+
+
+class Hold(msgspec.Struct, frozen=True):
+    """Why it waits. The same `kind` is told once, though its words may change with the moment."""
+
+    kind: Kind
+    words: str
+
+
+def why_wait(manners: Manners, coming: int, moment: Moment) -> Hold | None:
+    """Why `coming` bytes must wait; None if they may come now.
+
+    A device on which nothing runs has nothing to protect, so it waits for no window.
+    """
+    if manners.metered and coming > manners.defer_above:
+        return Hold(
+            "metered",
+            f"the link is metered and {coming:,} bytes are above the {manners.defer_above:,} "
+            "allowed on it: waits until [link] metered is false, or for a USB stick",
+        )
+    if manners.window and moment.runs and not manners.window.holds(moment.minute):
+        return Hold("window", f"waits for the maintenance window {manners.window} (local time)")
+    if moment.free < coming + RESERVE:
+        return Hold(
+            "room",
+            f"{coming:,} bytes are to come and {RESERVE:,} must stay free, the state folder's "
+            f"disk has {moment.free:,}: waits until there is room",
+        )
+    return None

@@ -1,0 +1,279 @@
+"""What is not yet known to be in the server: store and forward, in SQLite, bounded in bytes.
+
+A message gets its (boot, seq) when it is first sent and keeps it until the server confirms it, so
+numbers have no gaps and a message is applied once however often it is sent. Only telemetry that was
+never sent is dropped when room is short, then other unsent messages; numbered ones never.
+
+On a disk that can't be written the queue goes on in memory until the next start, and says so.
+"""
+
+import secrets
+import sqlite3
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from edge_sdk.formats import to_msgpack
+from edge_sdk.messages import KIND_OF, Body, Window
+from edge_sdk.topics import Upward
+
+IN_FLIGHT = 64
+SCHEMA = """
+CREATE TABLE IF NOT EXISTS message (
+    id INTEGER PRIMARY KEY,
+    kind TEXT NOT NULL,
+    body BLOB NOT NULL,
+    rows INTEGER NOT NULL,
+    wall REAL NOT NULL,
+    uptime REAL NOT NULL,
+    made TEXT NOT NULL,
+    boot TEXT,
+    seq INTEGER
+)
+"""
+
+
+class Stamp(msgspec.Struct, frozen=True):
+    """When a message was made: wall clock, and seconds since this process's start."""
+
+    wall: float
+    uptime: float
+
+
+class Numbered(msgspec.Struct, frozen=True):
+    """A message ready to be sealed and sent."""
+
+    kind: Upward
+    body: bytes
+    wall: float
+    uptime: float
+    boot: str
+    seq: int
+
+
+class Outbox:
+    """The queue of one device; `boot` is the random id of this process start. One thread only."""
+
+    def __init__(self, path: Path, boot: str, limit: int) -> None:
+        self._boot, self._limit = boot, limit
+        self._database, self.trouble = _open(path)
+        self._acked: dict[str, int] = {}
+        self._seq = self._durable_seq = self._unsent = self._bytes = 0
+        self._flying: list[tuple[str, int]] = []
+        self._fresh: list[tuple[Body, Stamp]] = []  # put since the last commit
+        self._count()
+
+    @property
+    def waiting(self) -> int:
+        """Messages that the server has not confirmed."""
+        return self._unsent + len(self._flying)
+
+    @property
+    def flying(self) -> int:
+        """Messages that were sent and are not confirmed."""
+        return len(self._flying)
+
+    def put(self, message: Body, stamp: Stamp) -> int:
+        """Queue a message; how many rows of older windows had to be dropped for it.
+
+        Durable after the next `take` or `commit`.
+        """
+        try:
+            return self._put(message, stamp)
+        except sqlite3.OperationalError as error:
+            self._go_on_in_memory(error)
+            return self._put(message, stamp)
+
+    def _put(self, message: Body, stamp: Stamp) -> int:
+        body = to_msgpack(message)
+        rows = message.rows if isinstance(message, Window) else 0
+        self._run(
+            "INSERT INTO message (kind, body, rows, wall, uptime, made) VALUES (?, ?, ?, ?, ?, ?)",
+            (KIND_OF[type(message)], body, rows, stamp.wall, stamp.uptime, self._boot),
+        )
+        self._fresh.append((message, stamp))
+        self._unsent += 1
+        self._bytes += len(body)
+        return self._shrink()
+
+    def take(self) -> list[Numbered]:
+        """Number what may be sent now (reports and events first), durably, and give it."""
+        try:
+            return self._take()
+        except sqlite3.OperationalError as error:
+            self._go_on_in_memory(error)
+            return self._take()
+
+    def _take(self) -> list[Numbered]:
+        room = IN_FLIGHT - len(self._flying)
+        if room <= 0 or not self._unsent:
+            return []
+        chosen = self._all(
+            "SELECT id, length(body) FROM message WHERE seq IS NULL "
+            "ORDER BY kind = 'telemetry', id LIMIT ?",
+            (room,),
+        )
+        first = self._seq + 1
+        for identity, length in chosen:
+            self._seq += 1
+            # Its uptime counts from another start if an earlier process made it: 0 says unknown.
+            self._run(
+                "UPDATE message SET boot = ?, seq = ?, "
+                "uptime = CASE WHEN made = ? THEN uptime ELSE 0 END WHERE id = ?",
+                (self._boot, self._seq, self._boot, identity),
+            )
+            self._flying.append((self._boot, self._seq))
+            self._unsent -= 1
+            self._bytes -= length
+        self._commit()
+        return self._numbered("WHERE boot = ? AND seq >= ?", (self._boot, first))
+
+    def unconfirmed(self) -> list[Numbered]:
+        """What was sent and not confirmed, also by earlier processes, as it was sent."""
+        return self._numbered("WHERE seq > 0", ())
+
+    def acked(self, boot: str, seq: int) -> None:
+        """The server has everything of `boot` up to `seq`; deleted with the next commit."""
+        self._acked[boot] = max(seq, self._acked.get(boot, 0))
+        self._flying = [(b, s) for b, s in self._flying if b != boot or s > seq]
+
+    def commit(self) -> None:
+        """Make everything up to now survive a power cut: one write, and none if nothing waits."""
+        try:
+            self._commit()
+        except sqlite3.OperationalError as error:
+            self._go_on_in_memory(error)
+
+    def _commit(self) -> None:
+        if self._database.in_transaction:
+            for acked in self._acked.items():
+                self._run("DELETE FROM message WHERE boot = ? AND seq <= ?", acked)
+            self._database.commit()
+            self._acked.clear()
+            self._durable_seq = self._seq
+            self._fresh.clear()
+
+    def close(self) -> None:
+        """Commit and close."""
+        with suppress(sqlite3.OperationalError):  # then they are sent once more
+            for acked in self._acked.items():
+                self._run("DELETE FROM message WHERE boot = ? AND seq <= ?", acked)
+            self._database.commit()
+        self._database.close()
+
+    def _go_on_in_memory(self, error: sqlite3.OperationalError) -> None:
+        """Take along what the disk still gives, and what was queued since the last commit."""
+        memory = sqlite3.connect(":memory:")
+        try:
+            self._database.rollback()
+            self._database.backup(memory)
+        except sqlite3.DatabaseError:
+            memory.close()
+            memory = sqlite3.connect(":memory:")
+            # What was numbered is lost, and a gap would hold up everything after it.
+            self._boot, self._seq, self._durable_seq = secrets.token_hex(8), 0, 0
+        self._database.close()
+        self._database = memory
+        _prepare(memory)
+        self.trouble = f"the outbox can't be written ({error}): it goes on in memory"
+        self._count()
+        fresh, self._fresh = self._fresh, []
+        for message, stamp in fresh:
+            self._put(message, stamp)
+
+    def _count(self) -> None:
+        found = self._all("SELECT boot, seq FROM message WHERE seq > 0")
+        numbered = [(str(boot), int(seq)) for boot, seq in found]
+        self._flying = [(b, s) for b, s in numbered if s > self._acked.get(b, 0)]
+        mine = [seq for boot, seq in numbered if boot == self._boot]
+        self._seq = max([self._durable_seq, *mine])
+        [(unsent, total)] = self._all(
+            "SELECT count(*), coalesce(sum(length(body)), 0) FROM message WHERE seq IS NULL"
+        )
+        self._unsent, self._bytes = int(unsent), int(total)
+
+    def _shrink(self) -> int:
+        dropped = 0
+        while self._bytes > self._limit and self._unsent > 1:
+            [(identity, length, rows)] = self._all(
+                "SELECT id, length(body), rows FROM message WHERE seq IS NULL "
+                "ORDER BY kind != 'telemetry', id LIMIT 1"
+            )
+            self._run("DELETE FROM message WHERE id = ?", (identity,))
+            self._unsent -= 1
+            self._bytes -= length
+            dropped += rows
+        return dropped
+
+    def _numbered(self, where: str, values: tuple[object, ...]) -> list[Numbered]:
+        sql = f"SELECT kind, body, wall, uptime, boot, seq FROM message {where} ORDER BY boot, seq"  # noqa: S608
+        flying = set(self._flying)
+        found = (Numbered(*row) for row in self._all(sql, values))
+        return [numbered for numbered in found if (numbered.boot, numbered.seq) in flying]
+
+    def _run(self, sql: str, values: tuple[object, ...] = ()) -> None:
+        self._database.execute(sql, values)
+
+    def _all(self, sql: str, values: tuple[object, ...] = ()) -> list[tuple[Any, ...]]:
+        return self._database.execute(sql, values).fetchall()
+
+
+def size(path: Path) -> tuple[int, int]:
+    """Messages and bytes waiting in an outbox that may be in use; (0, 0) if there is none."""
+    if not path.exists():
+        return 0, 0
+    try:
+        return _size(path, "mode=ro")
+    except sqlite3.OperationalError:  # WAL needs to write; on a read-only disk nobody else does
+        return _size(path, "immutable=1")
+
+
+def _size(path: Path, how: str) -> tuple[int, int]:
+    database = sqlite3.connect(f"{path.absolute().as_uri()}?{how}", uri=True)
+    try:
+        sql = "SELECT count(*), coalesce(sum(length(body)), 0) FROM message"
+        count, total = database.execute(sql).fetchone()
+    finally:
+        database.close()
+    return int(count), int(total)
+
+
+def _open(path: Path) -> tuple[sqlite3.Connection, str]:
+    """The database, and what was wrong with it; a damaged one is set aside, not mended."""
+    try:
+        return _connect(path), ""
+    except sqlite3.OperationalError as error:
+        memory = sqlite3.connect(":memory:")
+        _prepare(memory)
+        return memory, f"the outbox can't be written ({error}): it goes on in memory"
+    except sqlite3.DatabaseError as error:
+        damaged = path.with_suffix(".damaged")
+        path.replace(damaged)
+        for side in ("-wal", "-shm"):
+            path.with_name(path.name + side).unlink(missing_ok=True)
+        why = f"the outbox was damaged ({error}), was set aside as {damaged.name}, and begins anew"
+        return _connect(path), why
+
+
+def _connect(path: Path) -> sqlite3.Connection:
+    database = sqlite3.connect(path)
+    try:
+        database.execute("PRAGMA journal_mode = WAL")
+        # A number that was sent must not be forgotten by a power cut: it would be given twice.
+        database.execute("PRAGMA synchronous = FULL")
+        [(found,)] = database.execute("PRAGMA quick_check").fetchall()
+        if found != "ok":
+            raise sqlite3.DatabaseError(found)
+        _prepare(database)
+    except sqlite3.DatabaseError:
+        database.close()
+        raise
+    return database
+
+
+def _prepare(database: sqlite3.Connection) -> None:
+    database.execute(SCHEMA)
+    database.execute("CREATE INDEX IF NOT EXISTS numbered ON message (boot, seq)")
+    database.commit()

@@ -1,0 +1,190 @@
+"""The slow jobs of an update, one after the other on their own thread: download, load, self-test.
+
+Each ends in an event for the machine. Models that passed their self-test wait here, loaded, until
+the machine lets one answer.
+"""
+
+import queue
+import random
+import threading
+from collections.abc import Callable
+from pathlib import Path
+
+import msgspec
+
+from device_agent.download import (
+    DeniedDownloadError,
+    InterruptedDownloadError,
+    Wanted,
+    download,
+)
+from device_agent.endpoint import backoff
+from device_agent.enrol import Identity
+from device_agent.runtime import Model, load, verified
+from device_agent.selftest import Task, Trial
+from device_agent.shortcut import by_delta, newest_other
+from device_agent.store import Store
+from device_agent.trusted import NotVouchedError, Repository
+from device_agent.update import Fetched, FetchFailed, Rejected, SelfTested
+from edge_sdk.errors import EdgeError, FormatError, RefusedError
+from edge_sdk.files import sha256
+from edge_sdk.messages import Assignment
+from edge_sdk.profiles import HardwareProfile
+
+FIRST_WAIT = 0.5  # seconds; doubles with every try that brought nothing
+
+
+class Done(msgspec.Struct, frozen=True):
+    """A job's result."""
+
+    event: Fetched | FetchFailed | Rejected | SelfTested
+
+
+class Noticed(msgspec.Struct, frozen=True):
+    """Something that a try met, and that the server shall hear of before the last one failed."""
+
+    name: str
+    detail: str
+
+
+class _Job(msgspec.Struct, frozen=True):
+    order: Assignment
+    attempt: int  # of a fetch; 0 is a self-test
+    cancelled: threading.Event
+    known: bool = False  # for a self-test: it was confirmed before
+
+
+class Worker:
+    """Does fetches and self-tests in the order they are asked for; `done` takes the results."""
+
+    def __init__(  # noqa: PLR0913 - made once, by the agent
+        self,
+        trial: Trial,
+        repository: Repository,
+        store: Store,
+        identity: Identity,
+        profile: HardwareProfile,
+        rate: int,
+        now: Callable[[], float],
+        chance: random.Random,
+        done: Callable[[Done | Noticed], None],
+    ) -> None:
+        self._trial, self._repository = trial, repository
+        self._store, self._identity, self._profile = store, identity, profile
+        self._rate, self._now, self._chance, self._done = rate, now, chance, done
+        self._keys = identity.trust.publisher_keys
+        self._jobs: queue.SimpleQueue[_Job | None] = queue.SimpleQueue()
+        self._cancelled: dict[int, threading.Event] = {}
+        self._models: dict[str, Model] = {}
+
+    def fetch(self, order: Assignment, attempt: int) -> None:
+        """Bring the bundle and verify it; waits first if earlier attempts failed."""
+        self._jobs.put(_Job(order, attempt, self._flag(order)))
+
+    def self_test(self, order: Assignment, *, known: bool) -> None:
+        """Load the bundle and try it on its golden samples; in a child first unless `known`."""
+        self._jobs.put(_Job(order, 0, self._flag(order), known))
+
+    def cancel(self, generation: int) -> None:
+        """Give up the jobs for this order; their results no longer matter."""
+        if flag := self._cancelled.pop(generation, None):
+            flag.set()
+
+    def model(self, digest: str) -> Model:
+        """A model that passed its self-test since the start; KeyError if it did not."""
+        return self._models[digest]
+
+    def keep(self, digests: set[str]) -> None:
+        """Forget every other model."""
+        for digest in self._models.keys() - digests:
+            self._models.pop(digest, None)
+
+    def close(self) -> None:
+        """Give up every job; `run` returns."""
+        for flag in self._cancelled.values():
+            flag.set()
+        self._jobs.put(None)
+
+    def run(self) -> None:
+        """Work until closed."""
+        while (job := self._jobs.get()) is not None:
+            if not job.cancelled.is_set():
+                self._done(Done(self._fetch(job) if job.attempt else self._self_test(job)))
+
+    def _flag(self, order: Assignment) -> threading.Event:
+        return self._cancelled.setdefault(order.generation, threading.Event())
+
+    def _fetch(self, job: _Job) -> Fetched | FetchFailed | Rejected:
+        order, generation = job.order, job.order.generation
+        part = self._store.part(order.digest)
+        try:
+            job.cancelled.wait(backoff(job.attempt, FIRST_WAIT, self._chance))
+            target = self._repository.vouched(order)
+            resumed_at = self._bring(order, job.cancelled)
+            self._repository.check(target, self._store.bundle(order.digest))
+            verified(self._store.bundle(order.digest), order, self._keys)
+        except DeniedDownloadError as error:
+            return FetchFailed(generation, job.attempt, str(error), final=True)
+        except (InterruptedDownloadError, OSError) as error:
+            if isinstance(error, NotVouchedError):
+                self._done(Noticed(error.name, str(error)))
+            got = part.stat().st_size if part.exists() else 0
+            return FetchFailed(generation, job.attempt, str(error), got)
+        except (RefusedError, FormatError) as error:
+            return Rejected(generation, str(error))
+        return Fetched(generation, resumed_at)
+
+    def _bring(self, order: Assignment, cancelled: threading.Event) -> int:
+        """The whole bundle on disk; the byte at which its download went on."""
+        bundle = self._store.bundle(order.digest)
+        if bundle.exists():
+            if sha256(bundle.read_bytes()) == order.digest:
+                return 0
+            bundle.unlink()
+        carried = self._store.carried(order.digest)
+        if carried.exists() and sha256(carried.read_bytes()) == order.digest:
+            carried.replace(self._store.part(order.digest))
+            self._store.promote(order.digest)
+            return 0
+        wanted = Wanted(
+            order.digest,
+            order.length,
+            self._identity.device,
+            self._identity.secrets.http_token,
+            self._rate,
+        )
+        part = self._store.part(order.digest)
+        if not part.exists() and self._made_of_another(wanted, part, cancelled):
+            self._store.promote(order.digest)
+            return 0
+        resumed_at = download(self._identity.server, wanted, part, self._now, cancelled)
+        self._store.promote(order.digest)
+        return resumed_at
+
+    def _made_of_another(self, wanted: Wanted, part: Path, cancelled: threading.Event) -> bool:
+        """Whether a delta to a bundle that is here gave the wanted one."""
+        old = newest_other(self._store.bundles, wanted.digest)
+        if old is None:
+            return False
+        server, path = self._identity.server, self._store.bundle(old)
+        made = by_delta(server, wanted, path, self._now, cancelled)
+        if made is None:
+            return False
+        data, came = made
+        part.write_bytes(data)
+        words = f"{came:,} bytes in place of {wanted.length:,}, from bundle {old[:12]}"
+        self._done(Noticed("fetched-as-delta", words))
+        return True
+
+    def _self_test(self, job: _Job) -> SelfTested:
+        order = job.order
+        path, publishers = self._store.bundle(order.digest), self._identity.trust.publishers
+        task = Task(str(path), order, publishers, self._profile)
+        if not job.known and (reason := self._trial(task, job.cancelled)):
+            return SelfTested(order.generation, reason)
+        try:
+            model = load(path, order, self._keys, self._profile)
+        except EdgeError as error:
+            return SelfTested(order.generation, str(error))
+        self._models[order.digest] = model
+        return SelfTested(order.generation)

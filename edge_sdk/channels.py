@@ -1,0 +1,129 @@
+"""What is watched: numbers computed from a model's inputs and outputs, the same everywhere.
+
+The converter computes the baseline with this code and the agent computes its windows with it, so
+a difference between the two is a difference in the data.
+"""
+
+from typing import Literal
+
+import msgspec
+import numpy as np
+from numpy.typing import NDArray
+
+from edge_sdk.sketch import Channel, Floats
+
+Array = NDArray[np.generic]
+MAX_COLUMNS = 256
+DARK, BRIGHT = 0.05, 0.95
+# A baseline is made on the converting host, whose latency says nothing about a board: milliseconds
+# have edges of their own, 4 bins an octave from 8 microseconds to 8 seconds, the same everywhere.
+LATENCY = Channel(
+    kind="numeric",
+    edges=tuple(float(edge) for edge in 2.0 ** np.arange(-7, 13.25, 0.25)),
+    counts=(),
+    mean=0,
+    sd=0,
+)
+
+
+class InputSchema(msgspec.Struct, frozen=True, kw_only=True):
+    """What one raw input looks like, before any preprocessing.
+
+    Attributes:
+        name: of the model's input.
+        kind: `image` (height, width[, colours]), `vector` (columns,), or `tensor` (anything else).
+        shape: of one row, without the batch.
+        low, high: the range that raw values have; outside it is schema skew.
+        unit: of the raw values, for people.
+        columns: a name for each column of a vector.
+    """
+
+    name: str
+    kind: Literal["image", "vector", "tensor"]
+    shape: tuple[int, ...]
+    low: float
+    high: float
+    unit: str = ""
+    columns: tuple[str, ...] = ()
+
+
+class Preprocessing(msgspec.Struct, frozen=True):
+    """What turns a raw value into what the model takes: `raw * scale + offset`, as float32."""
+
+    scale: float = 1.0
+    offset: float = 0.0
+
+    def apply(self, raw: Array) -> NDArray[np.float32]:
+        """The model's float input for raw rows (n, ...).
+
+        >>> Preprocessing(scale=0.5, offset=1).apply(np.array([[2, 4]])).tolist()
+        [[2.0, 3.0]]
+        """
+        values = raw.astype(np.float32)
+        values *= np.float32(self.scale)
+        values += np.float32(self.offset)
+        return values
+
+
+def schema_skew(schema: InputSchema, row: Array) -> str | None:
+    """Why one raw row does not fit the schema, as a short word to count by; None if it fits."""
+    if row.shape != schema.shape:
+        return "shape"
+    if row.dtype.kind not in "fiub":
+        return "type"
+    if row.dtype.kind == "f" and not np.isfinite(row).all():
+        return "missing"
+    if row.min() < schema.low or row.max() > schema.high:
+        return "range"
+    return None
+
+
+def input_channels(schema: InputSchema, rows: Array) -> dict[str, Floats]:
+    """Channels `input.*` of raw rows (n, *shape), each (n,).
+
+    Images give statistics of the picture, all on the schema's range scaled to 0..1: brightness
+    (mean), contrast (standard deviation), sharpness (mean absolute Laplacian), dark and bright
+    (share of pixels in the lowest and highest 5 % of the range). Vectors give their columns, other
+    tensors mean, spread and peak.
+    """
+    span = (schema.high - schema.low) or 1.0
+    if schema.kind == "image":
+        values = (rows.astype(np.float64) - schema.low) / span
+        grey = values if values.ndim == 3 else values.mean(axis=3)
+        inner = grey[:, 1:-1, 1:-1]
+        around = grey[:, :-2, 1:-1] + grey[:, 2:, 1:-1] + grey[:, 1:-1, :-2] + grey[:, 1:-1, 2:]
+        return {
+            "input.brightness": grey.mean(axis=(1, 2)),
+            "input.contrast": grey.std(axis=(1, 2)),
+            "input.sharpness": np.abs(around - 4 * inner).mean(axis=(1, 2)),
+            "input.dark": (grey <= DARK).mean(axis=(1, 2)),
+            "input.bright": (grey >= BRIGHT).mean(axis=(1, 2)),
+        }
+    flat = rows.astype(np.float64).reshape(len(rows), -1)
+    if schema.kind == "vector":
+        names = schema.columns or tuple(f"x{i}" for i in range(flat.shape[1]))
+        return {f"input.{name}": flat[:, i] for i, name in enumerate(names[:MAX_COLUMNS])}
+    return {
+        "input.mean": flat.mean(axis=1),
+        "input.spread": flat.std(axis=1),
+        "input.peak": np.abs(flat).max(axis=1),
+    }
+
+
+def output_channels(probabilities: Floats) -> dict[str, Floats]:
+    """Channels `output.*` of class probabilities (n, classes): class, confidence, margin."""
+    ordered = np.sort(probabilities, axis=1)
+    return {
+        "output.class": probabilities.argmax(axis=1).astype(np.float64),
+        "output.confidence": ordered[:, -1],
+        "output.margin": ordered[:, -1] - ordered[:, -2],
+    }
+
+
+def to_probabilities(scores: Array, kind: Literal["probabilities", "logits"]) -> Floats:
+    """Class probabilities (n, classes) from what the model gives (already dequantised)."""
+    values = scores.astype(np.float64)
+    if kind == "probabilities":
+        return values
+    exponent = np.exp(values - values.max(axis=1, keepdims=True))
+    return np.asarray(exponent / exponent.sum(axis=1, keepdims=True), dtype=np.float64)

@@ -1,0 +1,191 @@
+"""Histograms on fixed edges: the summary of a channel that a device sends in place of its data.
+
+The edges come from the training baseline and never move, so sketches of windows, devices, days and
+cohorts are merged by adding them up. Values outside the outer edges are kept in an under- and an
+overflow bin; mean and variance come from exact sums, free of binning error.
+"""
+
+from collections.abc import Mapping
+from typing import Literal
+
+import msgspec
+import numpy as np
+from numpy.typing import NDArray
+
+from edge_sdk.errors import InvalidInputError
+from edge_sdk.files import sha256
+from edge_sdk.formats import to_msgpack
+
+Floats = NDArray[np.float64]
+
+
+class Channel(msgspec.Struct, frozen=True, kw_only=True):
+    """How one channel looked in training: the reference and the fixed edges.
+
+    Attributes:
+        kind: `numeric` is binned on `edges`; `category` is counted by index into `categories`.
+        edges: k ascending inner edges make k + 1 bins, the first and last open-ended.
+        counts: the reference's rows in each bin.
+        mean, sd: of the reference, exact.
+    """
+
+    kind: Literal["numeric", "category"]
+    edges: tuple[float, ...] = ()
+    categories: tuple[str, ...] = ()
+    counts: tuple[int, ...]
+    mean: float
+    sd: float
+
+
+class Baseline(msgspec.Struct, frozen=True):
+    """The reference of one model version: every channel that its devices report."""
+
+    channels: dict[str, Channel]
+    rows: int
+    format: int = 1
+
+    @property
+    def edges_id(self) -> str:
+        """Sketches are comparable exactly if this agrees: it names edges and categories."""
+        shape = {
+            name: msgspec.structs.replace(c, counts=(), mean=0, sd=0)
+            for name, c in sorted(self.channels.items())
+        }
+        return sha256(to_msgpack(Baseline(shape, 0)))[:16]
+
+
+class Sketch(msgspec.Struct, array_like=True):
+    """Counts of one channel over some rows; additive.
+
+    Attributes:
+        counts: rows in each bin of the channel.
+        rows: finite values seen.
+        missing: NaN or infinite values, in no bin.
+        total, squares: sum and sum of squares of the finite values.
+        low, high: smallest and largest finite value; 0 while there are none.
+    """
+
+    counts: list[int]
+    rows: int = 0
+    missing: int = 0
+    total: float = 0.0
+    squares: float = 0.0
+    low: float = 0.0
+    high: float = 0.0
+
+    @property
+    def mean(self) -> float:
+        """Exact mean of the finite values; NaN while there are none."""
+        return self.total / self.rows if self.rows else float("nan")
+
+    @property
+    def variance(self) -> float:
+        """Population variance of the finite values; NaN while there are none."""
+        if not self.rows:
+            return float("nan")
+        return max(self.squares / self.rows - self.mean**2, 0.0)
+
+
+def numeric_channel(values: Floats, bins: int = 20) -> Channel:
+    """A channel whose edges are quantiles of the reference `values` (n,), with its counts.
+
+    Quantile edges give each bin about the same share, which is where PSI and Jensen-Shannon are
+    steadiest; equal quantiles (a constant or discrete channel) collapse into one edge.
+
+    Raises:
+        InvalidInputError: no finite value.
+    """
+    finite = values[np.isfinite(values)]
+    if not finite.size:
+        raise InvalidInputError("a reference channel holds no finite value")
+    cuts = np.quantile(finite, np.linspace(0, 1, bins + 1))
+    edges = tuple(float(e) for e in np.unique(cuts))
+    empty = Channel(kind="numeric", edges=edges, counts=(), mean=0, sd=0)
+    return Channel(
+        kind="numeric",
+        edges=edges,
+        counts=tuple(sketch(empty, values).counts),
+        mean=float(finite.mean()),
+        sd=float(finite.std()),
+    )
+
+
+def category_channel(indices: Floats, categories: tuple[str, ...]) -> Channel:
+    """A channel of class indices (n,), counted by category; the last bin is 'anything else'."""
+    empty = Channel(kind="category", categories=categories, counts=(), mean=0, sd=0)
+    return Channel(
+        kind="category",
+        categories=categories,
+        counts=tuple(sketch(empty, indices).counts),
+        mean=float(indices.mean()),
+        sd=float(indices.std()),
+    )
+
+
+def bins(channel: Channel) -> int:
+    """How many counts a sketch of this channel has."""
+    return len(channel.edges) + 1 if channel.kind == "numeric" else len(channel.categories) + 1
+
+
+def sketch(channel: Channel, values: Floats) -> Sketch:
+    """Bin `values` (n,) on the channel's edges in one vectorised step.
+
+    >>> c = numeric_channel(np.array([0.0, 1.0, 2.0, 3.0, 4.0]), bins=4)
+    >>> sketch(c, np.array([-1.0, 2.5, np.nan, 9.0])).counts
+    [1, 0, 0, 1, 0, 1]
+    """
+    finite = values[np.isfinite(values)]
+    size = bins(channel)
+    if channel.kind == "numeric":
+        where = np.searchsorted(np.asarray(channel.edges), finite, side="right")
+    else:
+        known = (finite >= 0) & (finite < size - 1)
+        where = np.where(known, finite, size - 1).astype(np.intp)
+    counts: list[int] = np.bincount(where, minlength=size).tolist()
+    if not finite.size:
+        return Sketch(counts, missing=int(values.size))
+    return Sketch(
+        counts,
+        rows=int(finite.size),
+        missing=int(values.size - finite.size),
+        total=float(finite.sum()),
+        squares=float(np.square(finite).sum()),
+        low=float(finite.min()),
+        high=float(finite.max()),
+    )
+
+
+def merge(one: Sketch, other: Sketch) -> Sketch:
+    """The sketch of both sets of rows.
+
+    Raises:
+        InvalidInputError: the two were made on different edges.
+    """
+    if len(one.counts) != len(other.counts):
+        raise InvalidInputError(
+            f"sketches of {len(one.counts)} and {len(other.counts)} bins can't be added up"
+        )
+    if not one.rows or not other.rows:
+        low, high = (one.low, one.high) if one.rows else (other.low, other.high)
+    else:
+        low, high = min(one.low, other.low), max(one.high, other.high)
+    return Sketch(
+        [a + b for a, b in zip(one.counts, other.counts, strict=True)],
+        one.rows + other.rows,
+        one.missing + other.missing,
+        one.total + other.total,
+        one.squares + other.squares,
+        low,
+        high,
+    )
+
+
+def make_baseline(columns: Mapping[str, Floats], labels: tuple[str, ...]) -> Baseline:
+    """The baseline of reference `columns` (name -> (n,)); `output.class` counts `labels`."""
+    rows = max((len(values) for values in columns.values()), default=0)
+    channels = {
+        name: numeric_channel(values) for name, values in columns.items() if name != "output.class"
+    }
+    if "output.class" in columns:
+        channels["output.class"] = category_channel(columns["output.class"], labels)
+    return Baseline(channels, rows)

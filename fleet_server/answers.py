@@ -1,0 +1,97 @@
+"""How the API answers: JSON that nobody caches, and problems as RFC 9457 says."""
+
+from collections.abc import Mapping
+from http import HTTPStatus
+
+import msgspec
+from fastapi import FastAPI, Request, Response
+from starlette.exceptions import HTTPException
+
+from edge_sdk.errors import (
+    CorruptBundleError,
+    EdgeError,
+    InvalidInputError,
+    RefusedError,
+    UntrustedError,
+)
+from fleet_server.api_types import Problem
+
+HEADERS = {"cache-control": "no-store", "x-content-type-options": "nosniff"}
+
+
+class NotFoundError(InvalidInputError):
+    """Something was named that is not there."""
+
+
+def answer(content: object, status: int = 200) -> Response:
+    """`content` as JSON."""
+    return Response(msgspec.json.encode(content), status, HEADERS, "application/json")
+
+
+def problem(status: int, detail: str, headers: Mapping[str, str] | None = None) -> Response:
+    """An error in words."""
+    body = msgspec.json.encode(Problem(HTTPStatus(status).phrase, status, detail))
+    return Response(body, status, {**HEADERS, **(headers or {})}, "application/problem+json")
+
+
+def status_of(error: EdgeError) -> int:
+    """The HTTP status that says the same as the error's kind."""
+    match error:
+        case NotFoundError():
+            return 404
+        case InvalidInputError():
+            return 400
+        case CorruptBundleError() | UntrustedError():
+            return 422
+        case RefusedError():
+            return 409
+        case _:
+            return 503
+
+
+async def read_body(request: Request, limit: int) -> bytes:
+    """The request's body; raises HTTPException 413 as soon as it is over `limit` bytes."""
+    announced = request.headers.get("content-length", "0")
+    chunks: list[bytes] = []
+    length = 0 if not announced.isdecimal() else int(announced)
+    if length <= limit:
+        length = 0
+        async for chunk in request.stream():
+            length += len(chunk)
+            if length > limit:
+                break
+            chunks.append(chunk)
+    if length > limit:
+        raise HTTPException(413, f"the request's body is longer than {limit:,} bytes")
+    return b"".join(chunks)
+
+
+def bearer(request: Request) -> str:
+    """The token of the Authorization header; raises HTTPException 401 if there is none."""
+    kind, _, token = request.headers.get("authorization", "").partition(" ")
+    if kind.lower() != "bearer" or not token.strip():
+        raise unauthorized("this needs 'Authorization: Bearer TOKEN'")
+    return token.strip()
+
+
+def unauthorized(why: str) -> HTTPException:
+    return HTTPException(401, why, {"www-authenticate": "Bearer"})
+
+
+def speak_problems(app: FastAPI) -> None:
+    """Every error leaves as a problem document."""
+
+    @app.exception_handler(EdgeError)
+    async def ours(_request: Request, error: EdgeError) -> Response:
+        return problem(status_of(error), str(error))
+
+    @app.exception_handler(HTTPException)
+    async def theirs(request: Request, error: HTTPException) -> Response:
+        words = str(error.detail)
+        if error.status_code in (404, 405):
+            words = f"this server does not answer {request.method} {request.url.path[:200]}"
+        return problem(error.status_code, words, error.headers)
+
+    @app.exception_handler(Exception)
+    async def bug(_request: Request, _error: Exception) -> Response:
+        return problem(500, "the server failed at this; its log says where")

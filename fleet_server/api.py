@@ -1,0 +1,202 @@
+"""What operators ask over HTTP, `/api/v1`, with the admin token; in the CLI's words."""
+
+import hmac
+from collections.abc import Callable
+from typing import TypeVar
+
+import msgspec
+from fastapi import APIRouter, Depends, Request, Response
+from fastapi.concurrency import run_in_threadpool
+
+from edge_sdk.bundle import MAX_BUNDLE
+from edge_sdk.errors import FormatError, InvalidInputError, RefusedError
+from fleet_server.answers import NotFoundError, answer, bearer, read_body, unauthorized
+from fleet_server.api_types import (
+    Created,
+    DecisionRow,
+    EnrolmentToken,
+    NewEnrolmentKey,
+    NewRollout,
+    RolloutStory,
+)
+from fleet_server.enrolment import Allowance, new_token
+from fleet_server.fleet import alert_rows, version_rows
+from fleet_server.openapi import gives, takes, takes_bundle
+from fleet_server.parts import Parts
+from fleet_server.records import AlertRecord
+from fleet_server.revocation import readmit, revoke
+from fleet_server.store import Store
+from fleet_server.views import AlertRow, DeviceRow, Overview, RolloutRow, VersionRow
+
+T = TypeVar("T")
+MAX_BODY = 64 * 1024
+MAX_USES, MAX_HOURS, MAX_NOTE = 100_000, 24 * 366, 200
+
+
+def operator_router(parts: Parts) -> APIRouter:
+    """The routes; each needs `Authorization: Bearer ADMIN-TOKEN`."""
+
+    def operator(request: Request) -> None:
+        if not hmac.compare_digest(bearer(request).encode(), parts.keyring.admin_token.encode()):
+            raise unauthorized("the admin token is wrong")
+
+    router = APIRouter(prefix="/api/v1", tags=["operators"], dependencies=[Depends(operator)])
+    _reading(router, parts)
+    _rollouts(router, parts)
+    _changing(router, parts)
+    return router
+
+
+def _reading(router: APIRouter, parts: Parts) -> None:
+    @router.get("/overview", responses=gives(Overview))
+    def overview() -> Response:
+        """Everything the first page shows."""
+        return answer(parts.look())
+
+    @router.get("/devices", responses=gives(tuple[DeviceRow, ...]))
+    def devices() -> Response:
+        """Every device: what it should run, what it runs, how it is."""
+        return answer(parts.look().devices)
+
+    @router.get("/bundles", responses=gives(tuple[VersionRow, ...]))
+    def bundles() -> Response:
+        """Every published bundle, newest first."""
+        return answer(version_rows(parts.store.bundles(), parts.store.devices()))
+
+    @router.get("/alerts", responses=gives(tuple[AlertRow, ...]))
+    def alerts() -> Response:
+        """What is open or acknowledged, then what was closed last."""
+        return answer(alert_rows(parts.store.alerts()))
+
+
+def _rollouts(router: APIRouter, parts: Parts) -> None:
+    def story(rollout_id: str) -> RolloutStory:
+        record = parts.store.rollout(rollout_id)
+        if record is None:
+            raise NotFoundError(f"there is no rollout {rollout_id[:40]!r}")
+        decisions = tuple(
+            DecisionRow(d.at, msgspec.Raw(d.document)) for d in parts.store.decisions(rollout_id)
+        )
+        return RolloutStory(parts.describe(record, parts.store.devices()), decisions)
+
+    @router.get("/rollouts", responses=gives(tuple[RolloutRow, ...]))
+    def rollouts() -> Response:
+        """Every rollout, newest first."""
+        fleet = parts.store.devices()
+        return answer([parts.describe(r, fleet) for r in reversed(parts.store.rollouts())])
+
+    @router.get("/rollouts/{rollout_id}", responses=gives(RolloutStory))
+    def one(rollout_id: str) -> Response:
+        """One rollout with its decisions."""
+        return answer(story(rollout_id))
+
+    @router.post(
+        "/rollouts", status_code=201, responses=gives(Created, 201), openapi_extra=takes(NewRollout)
+    )
+    async def create(request: Request) -> Response:
+        """Start a rollout."""
+        wish = _read(NewRollout, await read_body(request, MAX_BODY), "the rollout")
+        made = await run_in_threadpool(
+            parts.controls.create, wish.model, wish.version, wish.strategy, parts.now()
+        )
+        parts.changed()
+        return answer(Created(made), 201)
+
+    @router.post("/rollouts/{rollout_id}/abort", responses=gives(RolloutStory))
+    async def abort(rollout_id: str) -> Response:
+        """End a rollout; its devices go back to what they ran."""
+        await run_in_threadpool(story, rollout_id)
+        await run_in_threadpool(parts.controls.abort, rollout_id, parts.now())
+        parts.changed()
+        return answer(await run_in_threadpool(story, rollout_id))
+
+
+def _changing(router: APIRouter, parts: Parts) -> None:
+    @router.post(
+        "/bundles", status_code=201, responses=gives(VersionRow, 201), openapi_extra=takes_bundle()
+    )
+    async def publish(request: Request) -> Response:
+        """Publish a bundle file; the same bytes again change nothing."""
+        data = await read_body(request, MAX_BUNDLE)
+        record = await run_in_threadpool(parts.registry.publish, data, parts.now())
+        parts.changed()
+        devices = await run_in_threadpool(parts.store.devices)
+        [row] = version_rows([record], devices)
+        return answer(row, 201)
+
+    @router.post(
+        "/enrolment-keys",
+        status_code=201,
+        responses=gives(EnrolmentToken, 201),
+        openapi_extra=takes(NewEnrolmentKey),
+    )
+    async def enrolment_key(request: Request) -> Response:
+        """Make a token by which devices join; its text is shown this once."""
+        wish = _read(NewEnrolmentKey, await read_body(request, MAX_BODY), "the enrolment key")
+        if not (0 < wish.uses <= MAX_USES and 0 < wish.hours <= MAX_HOURS):
+            raise InvalidInputError(
+                f"uses must be 1 to {MAX_USES:,} and hours above 0, at most {MAX_HOURS:,}"
+            )
+        if len(wish.note) > MAX_NOTE:
+            raise InvalidInputError(f"the note is longer than {MAX_NOTE} characters")
+        now = parts.now()
+        token = await run_in_threadpool(
+            new_token,
+            parts.store,
+            parts.keyring,
+            Allowance(uses=wish.uses, hours=wish.hours, note=wish.note, device=wish.device),
+            now,
+        )
+        return answer(EnrolmentToken(str(token), now + wish.hours * 3600), 201)
+
+    @router.post("/login-links", responses=gives(Created, 201))
+    async def login_link() -> Response:
+        """The path of a link that opens the pages once."""
+        return answer(Created(parts.login.new_link()), 201)
+
+    @router.post("/devices/{device}/revoke", responses=gives(DeviceRow))
+    async def revoke_device(device: str) -> Response:
+        """Shut a device out: its session is cut, its credentials and certificate are refused."""
+        return await change_welcome(revoke, device)
+
+    @router.post("/devices/{device}/readmit", responses=gives(DeviceRow))
+    async def readmit_device(device: str) -> Response:
+        """Let a revoked device in again, with the key it had."""
+        return await change_welcome(readmit, device)
+
+    async def change_welcome(how: Callable[[Store, str, float], None], device: str) -> Response:
+        await run_in_threadpool(how, parts.store, device, parts.now())
+        parts.dismiss(device)
+        parts.changed()
+        rows = (await run_in_threadpool(parts.look)).devices
+        return answer(next(row for row in rows if row.id == device))
+
+    @router.post("/alerts/{alert_id}/acknowledge", responses=gives(AlertRow))
+    async def acknowledge(alert_id: str) -> Response:
+        """A person has seen this alert."""
+        row = await run_in_threadpool(_acknowledge, parts, alert_id)
+        parts.changed()
+        return answer(row)
+
+
+def _acknowledge(parts: Parts, alert_id: str) -> AlertRow:
+    with parts.store.transaction():
+        found = [alert for alert in parts.store.alerts() if alert.id == alert_id]
+        if not found:
+            raise NotFoundError(f"there is no alert {alert_id[:40]!r}")
+        [alert] = found
+        if alert.state == "closed":
+            raise RefusedError(f"alert {alert_id} is closed: there is nothing to acknowledge")
+        seen: AlertRecord = msgspec.structs.replace(
+            alert, state="acknowledged", updated_at=parts.now()
+        )
+        parts.store.save_alert(seen)
+    [row] = alert_rows([seen])
+    return row
+
+
+def _read(kind: type[T], data: bytes, what: str) -> T:
+    try:
+        return msgspec.json.decode(data, type=kind)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+        raise FormatError(f"{what} can't be read: {error}") from error

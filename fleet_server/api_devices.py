@@ -1,0 +1,98 @@
+"""What devices ask over HTTP, `/device/v1`: to join, for their order, and for bundles."""
+
+import re
+from typing import Annotated
+
+from fastapi import APIRouter, Depends, Request, Response
+from fastapi.concurrency import run_in_threadpool
+from starlette.responses import FileResponse
+
+from edge_sdk.formats import from_json
+from edge_sdk.identity import (
+    CertificateAnswer,
+    CertificateRequest,
+    EnrolAnswer,
+    EnrolRequest,
+)
+from fleet_server.answers import (
+    HEADERS,
+    NotFoundError,
+    answer,
+    bearer,
+    read_body,
+    unauthorized,
+)
+from fleet_server.api_deliveries import delivery_router
+from fleet_server.api_trust import trust_router
+from fleet_server.enrolment import enrol, renew
+from fleet_server.openapi import gives, takes
+from fleet_server.parts import Parts
+
+MAX_ENROL = 16 * 1024
+DIGEST = re.compile(r"[0-9a-f]{64}")
+
+
+def device_router(parts: Parts) -> APIRouter:
+    """The routes; every one but enrolment needs `Authorization: Bearer DEVICE:TOKEN`."""
+    router = APIRouter(prefix="/device/v1", tags=["devices"])
+
+    def caller(request: Request) -> str:
+        device, _, token = bearer(request).partition(":")
+        if not parts.credentials.token_holds(device, token):
+            raise unauthorized("the device is unknown here or its token is wrong")
+        return device
+
+    Caller = Annotated[str, Depends(caller)]  # noqa: N806 - a type
+
+    @router.post("/enrol", responses=gives(EnrolAnswer), openapi_extra=takes(EnrolRequest))
+    async def join(request: Request) -> Response:
+        """Join the fleet with an enrolment token."""
+        body = await read_body(request, MAX_ENROL)
+        wish = from_json(EnrolRequest, body, "the enrolment request")
+        before = await run_in_threadpool(parts.store.device, wish.device)
+        given = await run_in_threadpool(
+            enrol,
+            parts.store,
+            parts.keyring,
+            wish,
+            mqtt_port=parts.mqtt_port(),
+            now=parts.now(),
+        )
+        if before is not None and before.public != wish.public:
+            parts.dismiss(wish.device)  # whoever holds the old key
+        parts.changed()
+        return answer(given)
+
+    @router.post(
+        "/certificate",
+        responses=gives(CertificateAnswer),
+        openapi_extra=takes(CertificateRequest),
+    )
+    async def certificate(request: Request, device: Caller) -> Response:
+        """A new certificate for mutual TLS, before the old one expires."""
+        body = await read_body(request, MAX_ENROL)
+        wish = from_json(CertificateRequest, body, "the certificate request")
+        made = await run_in_threadpool(
+            renew, parts.store, parts.keyring, device, wish.csr, parts.now()
+        )
+        return answer(CertificateAnswer(certificate=made))
+
+    @router.get("/desired")
+    def desired(device: Caller) -> Response:
+        """The device's signed order; 204 if it has none."""
+        order = parts.store.assignment(device)
+        if order is None:
+            return Response(status_code=204, headers=HEADERS)
+        return Response(order.envelope, 200, HEADERS, "application/json")
+
+    @router.get("/bundles/{digest}", dependencies=[Depends(caller)])
+    def bundle(digest: str) -> Response:
+        """A bundle file, whole or from where a download broke off (Range, If-Range)."""
+        if not DIGEST.fullmatch(digest) or parts.store.bundle(digest) is None:
+            raise NotFoundError(f"no bundle {digest[:64]!r} is published here")
+        headers = {"etag": f'"{digest}"', "cache-control": "private, max-age=31536000, immutable"}
+        return FileResponse(parts.registry.path(digest), 200, headers, "application/octet-stream")
+
+    router.include_router(trust_router(parts, caller))
+    router.include_router(delivery_router(parts, caller))
+    return router

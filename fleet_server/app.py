@@ -1,0 +1,301 @@
+"""One process: web and API, the MQTT endpoint, the ingest writer and the controller's tick.
+
+Everything runs on one event loop; database work and the tick run in threads beside it. Stopping
+goes outside in: no more requests, no more messages, the last commits, the database.
+"""
+
+import asyncio
+import errno
+import fcntl
+import logging
+import os
+import socket
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+import msgspec
+import uvicorn
+from fastapi import FastAPI
+
+from edge_sdk.errors import EdgeError
+from edge_sdk.signing import PublicKey
+from fleet_server.asgi import make_app
+from fleet_server.changes import Changes
+from fleet_server.controller import Controller
+from fleet_server.credentials import Credentials
+from fleet_server.data_dir import KEYS, TRUST, Running, announce, retract
+from fleet_server.fleet import overview
+from fleet_server.ingest import Ingest
+from fleet_server.keyring import Keyring, open_keyring, pinned_root
+from fleet_server.mqtt.endpoint import Endpoint
+from fleet_server.parts import Parts
+from fleet_server.registry import Registry
+from fleet_server.store import Store
+from fleet_server.tls import Tls, refuse_plain_to_others, server_names
+from fleet_server.trust.keeper import Keeper, open_repository
+from fleet_server.trust.repository import Repository
+from fleet_server.views import Overview
+from fleet_server.web.login import Login
+
+log = logging.getLogger("fleet_server")
+
+TICK_SECONDS = 1.0
+QUIET_TICKS = 5
+KEEP_SECONDS = 60.0
+GRACE_SECONDS = 3
+BACKLOG = 1024
+
+
+class Settings(msgspec.Struct, frozen=True, kw_only=True):
+    """What `edge server run` was told.
+
+    Attributes:
+        port, mqtt_port: 0 takes a free one.
+        tls: HTTPS and MQTTS; without it only this machine may connect, unless `plain` allows it.
+        names: host names and addresses that devices use, for the certificate.
+        publishers: whose bundles are taken; empty for those of the last start.
+        default_publisher: the key to trust at a first start without `publishers`.
+    """
+
+    data_dir: Path
+    host: str
+    port: int
+    mqtt_port: int
+    publishers: Sequence[PublicKey]
+    default_publisher: Path
+    tls: bool = False
+    plain: bool = False
+    names: Sequence[str] = ()
+
+
+class Server:
+    """The fleet server; `serve` returns after `stop`.
+
+    Args:
+        settings: what was asked for.
+        now: the clock, Unix seconds.
+        ready: told once everything listens, with the path of a link that opens the pages once.
+    """
+
+    def __init__(
+        self,
+        settings: Settings,
+        *,
+        now: Callable[[], float],
+        ready: Callable[[Running, Keyring, str], None],
+    ) -> None:
+        self._settings = settings
+        self._now = now
+        self._ready = ready
+        self._stopping = asyncio.Event()
+
+    def stop(self) -> None:
+        """End `serve`; call it on the event loop, from a signal handler for one."""
+        self._stopping.set()
+
+    async def serve(self) -> None:
+        """Run until `stop`.
+
+        Raises:
+            EdgeError: the data folder is in use or too new, a port is taken, nobody is trusted.
+        """
+        data = self._settings.data_dir
+        if not (self._settings.tls or self._settings.plain):
+            refuse_plain_to_others(self._settings.host)
+        data.mkdir(mode=0o700, parents=True, exist_ok=True)
+        with _only_one(data):
+            retract(data)  # what a killed server left
+            repository = Repository(data / TRUST, data / KEYS)
+            keyring = open_keyring(
+                data / KEYS,
+                self._settings.publishers,
+                self._settings.default_publisher,
+                lambda: open_repository(repository, pinned_root(data / KEYS), self._now()),
+            )
+            with Store(data / "fleet.db") as store:
+                if keyring.renewed:
+                    store.void_enrolment_keys()
+                await self._serve(store, keyring, repository)
+
+    async def _serve(self, store: Store, keyring: Keyring, repository: Repository) -> None:
+        loop = asyncio.get_running_loop()
+        settings, changes = self._settings, Changes()
+        tls = self._tls(keyring)
+        credentials = Credentials(store, keyring.exchange)
+        ingest = Ingest(
+            store,
+            credentials,
+            acknowledge=lambda device, payload: endpoint.publish(device, "ack", payload),
+            changed=changes.notify,
+            now=self._now,
+        )
+        endpoint = Endpoint(
+            ingest,
+            host=settings.host,
+            port=settings.mqtt_port,
+            vet=ingest.vet,
+            tls=tls.mqtt if tls else None,
+        )
+
+        def dismiss(device: str) -> None:
+            credentials.forget(device)
+            ingest.forget(device)
+            endpoint.cut(device)
+
+        def order(device: str, envelope: bytes) -> None:  # the tick calls this in its thread
+            loop.call_soon_threadsafe(endpoint.publish, device, "desired", envelope)
+
+        controller = Controller(store, keyring.director, order)
+        login = Login(keyring.admin_token, self._now)
+        parts = Parts(
+            store=store,
+            keyring=keyring,
+            credentials=credentials,
+            registry=Registry(
+                store, settings.data_dir / "bundles", keyring.trust.publisher_keys, repository
+            ),
+            controls=controller,
+            look=lambda: self._look(store, ingest, controller),
+            describe=controller.describe,
+            mqtt_port=lambda: endpoint.port,
+            dismiss=dismiss,
+            posted=ingest.posted,
+            login=login,
+            changed=changes.notify,
+            now=self._now,
+        )
+        with _listen(settings.host, settings.port) as listening:
+            await endpoint.start()
+            web = _Web(_config(make_app(parts, changes), tls))
+            ingesting = asyncio.create_task(ingest.run())
+            serving = asyncio.create_task(web.serve([listening]))
+            ticking = asyncio.create_task(self._tick_forever(controller, changes, tls))
+            keeping = asyncio.create_task(self._keep_forever(Keeper(repository, store), changes))
+            with self._announced(listening, endpoint, parts):
+                await self._until_stopped([ingesting, serving, ticking, keeping])
+            changes.close()
+            web.should_exit = True
+            await asyncio.wait([serving, ticking, keeping])
+            await endpoint.stop()
+            await ingest.close()
+            await asyncio.gather(ingesting, serving, ticking, keeping)
+
+    def _look(self, store: Store, ingest: Ingest, controller: Controller) -> Overview:
+        return overview(
+            store,
+            describe=controller.describe,
+            online=set(ingest.online),
+            drifting=controller.drifting(),
+            now=self._now(),
+        )
+
+    def _tls(self, keyring: Keyring) -> Tls | None:
+        settings = self._settings
+        if not settings.tls:
+            return None
+        names = server_names(settings.host, settings.names)
+        return Tls(settings.data_dir / KEYS, keyring.ca, names, self._now())
+
+    async def _tick_forever(
+        self, controller: Controller, changes: Changes, tls: Tls | None
+    ) -> None:
+        quiet = 0
+        while not self._stopping.is_set():
+            try:
+                if tls is not None:
+                    await asyncio.to_thread(tls.tend, self._now())
+                changed = await asyncio.to_thread(controller.tick, self._now())
+            except Exception:
+                log.exception("the controller failed at this tick; it tries again at the next")
+                changed = False
+            quiet = 0 if changed else quiet + 1
+            if quiet % QUIET_TICKS == 0:  # time alone changes things too: a device gets late
+                changes.notify()
+            with suppress(TimeoutError):
+                await asyncio.wait_for(self._stopping.wait(), TICK_SECONDS)
+
+    async def _keep_forever(self, keeper: Keeper, changes: Changes) -> None:
+        """Keep the signed metadata fresh."""
+        while not self._stopping.is_set():
+            try:
+                if await asyncio.to_thread(keeper.look, self._now()):
+                    changes.notify()
+            except Exception:
+                log.exception("the keeper of the trust repository failed; it tries again")
+            with suppress(TimeoutError):
+                await asyncio.wait_for(self._stopping.wait(), KEEP_SECONDS)
+
+    async def _until_stopped(self, tasks: Sequence[asyncio.Task[None]]) -> None:
+        """Also returns when one of `tasks` ends by itself, which is a bug of it."""
+        stopping = asyncio.create_task(self._stopping.wait())
+        await asyncio.wait([stopping, *tasks], return_when=asyncio.FIRST_COMPLETED)
+        self._stopping.set()
+        await stopping
+
+    @contextmanager
+    def _announced(
+        self, listening: socket.socket, endpoint: Endpoint, parts: Parts
+    ) -> Iterator[None]:
+        where = Running(
+            host=self._settings.host,
+            port=listening.getsockname()[1],
+            mqtt_port=endpoint.port,
+            pid=os.getpid(),
+            tls=self._settings.tls,
+        )
+        announce(self._settings.data_dir, where)
+        try:
+            self._ready(where, parts.keyring, parts.login.new_link())
+            yield
+        finally:
+            retract(self._settings.data_dir)
+
+
+class _Web(uvicorn.Server):
+    """uvicorn without its signal handlers: the whole server stops as one, in its order."""
+
+    @contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        yield
+
+
+def _config(app: FastAPI, tls: Tls | None) -> uvicorn.Config:
+    return uvicorn.Config(
+        app,
+        ssl_context_factory=(lambda _config, _default: tls.web) if tls else None,
+        lifespan="off",
+        log_config=None,
+        access_log=False,
+        server_header=False,
+        timeout_graceful_shutdown=GRACE_SECONDS,
+    )
+
+
+@contextmanager
+def _only_one(data_dir: Path) -> Iterator[None]:
+    """Hold the data folder; the lock goes with the process, however that ends."""
+    with (data_dir / "server.lock").open("w") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            raise EdgeError(
+                f"another server runs on {data_dir}: stop it, or give another --data-dir"
+            ) from error
+        yield
+
+
+def _listen(host: str, port: int) -> socket.socket:
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    try:
+        return socket.create_server((host, port), family=family, backlog=BACKLOG)
+    except OSError as error:
+        if error.errno == errno.EADDRINUSE:
+            raise EdgeError(
+                f"port {port} on {host} is in use: stop the program that holds it, "
+                "or choose another with --port"
+            ) from error
+        raise EdgeError(
+            f"can't listen on port {port} of {host} ({error.strerror or error}): "
+            "choose another with --host and --port"
+        ) from error

@@ -1,0 +1,189 @@
+"""One commit's worth of messages: each counted once, the unbelievable set aside, state kept newest.
+
+A report counts only if it is newer than the last one applied. Within a boot the numbers say so;
+between boots the order in which the server first heard of them does, since a device sends what it
+kept of an older boot first, and its clock may be wrong.
+"""
+
+from collections.abc import Callable, Sequence
+
+import msgspec
+
+from edge_sdk.messages import Event, Report, Sealed, Window
+from edge_sdk.sketch import Sketch
+from edge_sdk.topics import Upward
+from fleet_server.plausible import why_not_event, why_not_report, why_not_window
+from fleet_server.records import BundleRecord, DeviceRecord, NewEvent, NewWindow, Poison
+from fleet_server.store import Store
+from fleet_server.streams import MAX_GAPS, admit
+
+Key = tuple[str, str]  # device, boot
+Bundles = Callable[[str], BundleRecord | None]
+
+
+class Arrived(msgspec.Struct, frozen=True, kw_only=True):
+    """A message as it came in.
+
+    Attributes:
+        sealed: None if it does not hold that the device made it; then `reason` says why.
+        body: None if it can't be read; then `reason` says why.
+    """
+
+    at: float
+    device: str
+    kind: Upward
+    payload: bytes
+    sealed: Sealed | None = None
+    body: Report | Window | Event | None = None
+    reason: str = ""
+
+
+class Seen(msgspec.Struct, frozen=True):
+    """A device came or went."""
+
+    at: float
+    device: str
+
+
+class _Sorted(msgspec.Struct):
+    windows: list[NewWindow] = []
+    events: list[NewEvent] = []
+    reports: list[tuple[int, Sealed, Report]] = []  # with the boot's place in the order
+    poison: list[Poison] = []
+
+
+def commit(store: Store, batch: Sequence[Arrived | Seen], bundles: Bundles) -> dict[Key, int]:
+    """Write a batch as one; the highest number of each boot up to which all has arrived."""
+    out = _Sorted()
+    with store.transaction():
+        contiguous = _take_in(store, [i for i in batch if isinstance(i, Arrived)], bundles, out)
+        store.add_windows(out.windows)
+        store.add_device_events(out.events)
+        store.set_aside(out.poison)
+        _apply_reports(store, out.reports)
+        rows: dict[str, int] = {}
+        for window in out.windows:
+            rows[window.device] = rows.get(window.device, 0) + window.rows
+        store.seen({item.device: item.at for item in batch}, rows)
+    return contiguous
+
+
+def _take_in(
+    store: Store, arrived: Sequence[Arrived], bundles: Bundles, out: _Sorted
+) -> dict[Key, int]:
+    keys = {(item.device, item.sealed.boot) for item in arrived if item.sealed}
+    streams = store.streams(sorted(keys))
+    for item in arrived:
+        if item.sealed is None:
+            out.poison.append(_poison(item, item.reason))
+            continue
+        key = (item.device, item.sealed.boot)
+        place, stream = streams[key]
+        after = admit(stream, item.sealed.seq)
+        if after is None:
+            continue  # a duplicate changes nothing
+        if len(after.ahead) > MAX_GAPS:
+            out.poison.append(_poison(item, "too many messages before it are missing"))
+            continue
+        streams[key] = (place, after)
+        _sort(item, item.sealed, place, bundles, out)
+    store.save_streams(streams)
+    return {key: stream.contiguous for key, (_, stream) in streams.items()}
+
+
+def _sort(item: Arrived, sealed: Sealed, place: int, bundles: Bundles, out: _Sorted) -> None:
+    reason: str | None
+    match item.body:
+        case Window() as window:
+            reason = why_not_window(window, bundles(window.digest))
+            if not reason:
+                out.windows.append(_window(item, sealed, window))
+        case Event() as event:
+            reason = why_not_event(event)
+            if not reason:
+                out.events.append(_event(item, sealed, event))
+        case Report() as report:
+            reason = why_not_report(report)
+            if not reason:
+                out.reports.append((place, sealed, report))
+        case None:
+            reason = item.reason
+    if reason:
+        out.poison.append(_poison(item, reason))
+
+
+def _apply_reports(store: Store, reports: Sequence[tuple[int, Sealed, Report]]) -> None:
+    newest: dict[str, tuple[int, Sealed, Report]] = {}
+    for place, sealed, report in reports:
+        held = newest.get(sealed.device)
+        if held is None or (place, sealed.seq) > (held[0], held[1].seq):
+            newest[sealed.device] = (place, sealed, report)
+    for device, (place, sealed, report) in newest.items():
+        known = store.device(device)
+        if known and (place, sealed.seq) > (known.boot_order, known.report_seq):
+            store.save_report(_reported(known, place, sealed, report))
+
+
+def _reported(device: DeviceRecord, place: int, sealed: Sealed, report: Report) -> DeviceRecord:
+    running = report.running
+    return msgspec.structs.replace(
+        device,
+        boot=sealed.boot,
+        boot_order=place,
+        report_seq=sealed.seq,
+        running_model=running.model if running else "",
+        running_version=running.version if running else "",
+        running_digest=running.digest if running else "",
+        phase=report.phase,
+        reason=report.reason,
+        generation=report.generation,
+        runtime=report.runtime,
+        agent=report.agent,
+        resumed_at=report.resumed_at,
+    )
+
+
+def _window(item: Arrived, sealed: Sealed, window: Window) -> NewWindow:
+    confidence, latency = (
+        _filled(window.channels.get(name)) for name in ("output.confidence", "latency_ms")
+    )
+    return NewWindow(
+        device=item.device,
+        boot=sealed.boot,
+        seq=sealed.seq,
+        received_at=item.at,
+        wall=sealed.wall,
+        model=window.model,
+        version=window.version,
+        digest=window.digest,
+        edges_id=window.edges_id,
+        seconds=window.seconds,
+        rows=window.rows,
+        errors=window.errors,
+        skew=sum(window.skew.values()),
+        confidence_mean=confidence.mean if confidence else None,
+        confidence_rows=confidence.rows if confidence else 0,
+        latency_mean=latency.mean if latency else None,
+        body=sealed.body,
+    )
+
+
+def _filled(sketch: Sketch | None) -> Sketch | None:
+    return sketch if sketch and sketch.rows else None
+
+
+def _event(item: Arrived, sealed: Sealed, event: Event) -> NewEvent:
+    return NewEvent(
+        at=item.at,
+        device=item.device,
+        boot=sealed.boot,
+        seq=sealed.seq,
+        name=event.name,
+        detail=event.detail,
+    )
+
+
+def _poison(item: Arrived, reason: str) -> Poison:
+    return Poison(
+        at=item.at, device=item.device, kind=item.kind, reason=reason, payload=item.payload
+    )

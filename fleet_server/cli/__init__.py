@@ -1,0 +1,1 @@
+"""The server's and the operator's commands."""

@@ -1,0 +1,176 @@
+"""The operator API for Python: what the `edge` commands are thin over."""
+
+import ssl
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self, TypeVar
+from urllib.parse import quote
+
+import httpx2
+import msgspec
+
+from edge_sdk.errors import EdgeError, InvalidInputError, RefusedError, ServerError
+from fleet_server.api_types import Created, EnrolmentToken, Problem, RolloutStory
+from fleet_server.views import AlertRow, DeviceRow, Overview, RolloutRow, VersionRow
+
+T = TypeVar("T")
+TIMEOUT = httpx2.Timeout(60.0, connect=5.0)
+
+
+class Client:
+    """One server's operator API; every method raises ServerError if it can't be reached.
+
+    >>> with Client("http://127.0.0.1:8080", token) as fleet:  # doctest: +SKIP
+    ...     fleet.publish(Path("digits-2-raspberry-pi-4.edge").read_bytes())
+    ...     rollout = fleet.create_rollout("digits", "2", {"name": "canary"})
+
+    What the server refuses is raised as the error it was there: InvalidInputError for something
+    wrong in the question, RefusedError for a check that said no.
+    """
+
+    def __init__(self, url: str, token: str, ca: Path | None = None) -> None:
+        """`ca` is the server's CA certificate; without it HTTPS is checked as the system does.
+
+        Raises:
+            InvalidInputError: `ca` can't be read.
+        """
+        self.url = url.rstrip("/")
+        self._http = httpx2.Client(
+            base_url=f"{self.url}/api/v1/",
+            headers=[(b"authorization", b"Bearer " + token.encode())],
+            timeout=TIMEOUT,
+            verify=_verify(ca) if ca else True,
+        )
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self._http.close()
+
+    def overview(self) -> Overview:
+        return self._get("overview", Overview)
+
+    def devices(self) -> list[DeviceRow]:
+        return self._get("devices", list[DeviceRow])
+
+    def bundles(self) -> list[VersionRow]:
+        return self._get("bundles", list[VersionRow])
+
+    def alerts(self) -> list[AlertRow]:
+        return self._get("alerts", list[AlertRow])
+
+    def rollouts(self) -> list[RolloutRow]:
+        return self._get("rollouts", list[RolloutRow])
+
+    def rollout(self, rollout: str) -> RolloutStory:
+        return self._get(f"rollouts/{_part(rollout)}", RolloutStory)
+
+    def publish(self, bundle: bytes) -> VersionRow:
+        return self._post("bundles", bundle, VersionRow)
+
+    def create_rollout(self, model: str, version: str, strategy: dict[str, Any]) -> str:
+        """The new rollout's id."""
+        wish = {"model": model, "version": version, "strategy": strategy}
+        return self._post("rollouts", msgspec.json.encode(wish), Created).id
+
+    def abort_rollout(self, rollout: str) -> RolloutStory:
+        return self._post(f"rollouts/{_part(rollout)}/abort", b"", RolloutStory)
+
+    def revoke(self, device: str) -> DeviceRow:
+        """Shut a device out."""
+        return self._post(f"devices/{_part(device)}/revoke", b"", DeviceRow)
+
+    def readmit(self, device: str) -> DeviceRow:
+        """Let a revoked device in again."""
+        return self._post(f"devices/{_part(device)}/readmit", b"", DeviceRow)
+
+    def acknowledge(self, alert: str) -> AlertRow:
+        return self._post(f"alerts/{_part(alert)}/acknowledge", b"", AlertRow)
+
+    def new_login_link(self) -> str:
+        """An address that opens the pages once."""
+        return self.url + self._post("login-links", b"", Created).id
+
+    def new_enrolment_key(
+        self, *, uses: int = 1, hours: float = 24.0, note: str = "", device: str = ""
+    ) -> EnrolmentToken:
+        wish = {"uses": uses, "hours": hours, "note": note, "device": device}
+        return self._post("enrolment-keys", msgspec.json.encode(wish), EnrolmentToken)
+
+    def order_of(self, device: str) -> bytes:
+        """A device's signed order, for a stick."""
+        return self._bytes("GET", f"sticks/orders/{_part(device)}", b"")
+
+    def bundle(self, digest: str) -> bytes:
+        """A published bundle's bytes."""
+        return self._bytes("GET", f"sticks/bundles/{_part(digest)}", b"")
+
+    def metadata(self) -> dict[str, str]:
+        """The trust repository's metadata files by name."""
+        return self._get("sticks/metadata", dict[str, str])
+
+    def bring_reports(self, file: bytes) -> dict[str, int]:
+        """Hand in a report file from a stick; how many messages were `taken` and `refused`."""
+        return self._post("sticks/reports", file, dict[str, int])
+
+    def _get(self, path: str, kind: type[T]) -> T:
+        return self._ask("GET", path, b"", kind)
+
+    def _post(self, path: str, content: bytes, kind: type[T]) -> T:
+        return self._ask("POST", path, content, kind)
+
+    def _ask(self, method: str, path: str, content: bytes, kind: type[T]) -> T:
+        data = self._bytes(method, path, content)
+        try:
+            return msgspec.json.decode(data, type=kind)
+        except msgspec.DecodeError as error:
+            raise ServerError(
+                f"{self.url} does not answer as a fleet server of this version: {error}"
+            ) from error
+
+    def _bytes(self, method: str, path: str, content: bytes) -> bytes:
+        try:
+            response = self._http.request(method, path, content=content)
+        except (httpx2.UnsupportedProtocol, httpx2.InvalidURL) as error:
+            raise InvalidInputError(f"{self.url!r} is no address of a server: {error}") from error
+        except httpx2.TransportError as error:
+            raise ServerError(
+                f"{self.url} can't be reached ({error}): is 'edge server run' running there?"
+            ) from error
+        if response.is_success:
+            return response.content
+        raise _refusal(self.url, response)
+
+
+def _refusal(url: str, response: httpx2.Response) -> EdgeError:
+    try:
+        words = msgspec.json.decode(response.content, type=Problem).detail
+    except msgspec.DecodeError:
+        words = f"HTTP {response.status_code}, and no reason given"
+    match response.status_code:
+        case 401 | 403:
+            return ServerError(f"{url} did not let us in: {words}")
+        case 400 | 404 | 413:
+            return InvalidInputError(words)
+        case 409 | 422:
+            return RefusedError(words)
+        case _:
+            return ServerError(f"{url} failed: {words}")
+
+
+def _verify(ca: Path) -> ssl.SSLContext:
+    try:
+        return ssl.create_default_context(cafile=ca)
+    except OSError as error:
+        raise InvalidInputError(f"CA certificate {ca} can't be read: {error}") from error
+
+
+def _part(name: str) -> str:
+    """A name as one part of a path."""
+    return quote(name, safe="")

@@ -1,0 +1,206 @@
+"""The fleet at a glance: stored facts turned into `views.Overview`. Reads only, decides nothing."""
+
+from collections import Counter
+from collections.abc import Callable, Collection, Mapping, Sequence
+
+import msgspec
+
+from fleet_server.records import (
+    AlertRecord,
+    BundleRecord,
+    DeviceRecord,
+    RolloutRecord,
+    WindowRecord,
+)
+from fleet_server.store import Store
+from fleet_server.views import (
+    AlertRow,
+    DeviceRow,
+    EventRow,
+    Health,
+    Overview,
+    RolloutRow,
+    VersionRow,
+)
+
+SHORTEST_PERIOD = 5.0
+PERIOD_OF_SILENT = 30.0
+CLOSED_SHOWN = ROLLOUTS_SHOWN = 20
+HEALTHS: tuple[Health, ...] = ("live", "late", "offline", "new")
+
+Describe = Callable[[RolloutRecord, list[DeviceRecord]], RolloutRow]
+
+
+def overview(
+    store: Store,
+    *,
+    describe: Describe,
+    online: Collection[str],
+    drifting: Mapping[str, tuple[str, ...]],
+    now: float,
+) -> Overview:
+    """Everything the first page shows.
+
+    Args:
+        store: read, never written.
+        describe: tells of one rollout, given the fleet.
+        online: devices that have a connection now.
+        drifting: channels whose input moved, by device.
+        now: Unix seconds.
+    """
+    devices = store.devices()
+    look = _Look(store, online, drifting, now)
+    rows = tuple(look.row(device) for device in devices)
+    rollouts = tuple(describe(r, devices) for r in store.rollouts()[: -ROLLOUTS_SHOWN - 1 : -1])
+    alerts = alert_rows(store.alerts())
+    troubles = _troubles(rows, rollouts, alerts)
+    running = Counter((row.model, row.running) for row in rows if row.running)
+    return Overview(
+        at=now,
+        headline=_headline(troubles, rows, running),
+        calm=not troubles,
+        health={one: sum(row.health == one for row in rows) for one in HEALTHS},
+        running=tuple((model, version, n) for (model, version), n in running.most_common()),
+        devices=rows,
+        versions=version_rows(list(look.bundles.values()), devices),
+        rollouts=rollouts,
+        alerts=alerts,
+        events=tuple(
+            EventRow(at=e.at, source=e.source, name=e.name, detail=e.detail) for e in store.events()
+        ),
+    )
+
+
+def health(
+    last_seen: float | None, recent: Sequence[WindowRecord], now: float, *, connected: bool
+) -> Health:
+    """How a device is, by the time since it was last heard of, in its own reporting periods.
+
+    A device that is connected is never called offline: its link is checked by MQTT itself.
+    """
+    if last_seen is None:
+        return "new"
+    if connected and not recent:
+        return "live"  # it has nothing to report yet
+    period = sum(w.seconds for w in recent) / len(recent) if recent else PERIOD_OF_SILENT
+    periods = (now - last_seen) / max(period, SHORTEST_PERIOD)
+    if periods <= 2:
+        return "live"
+    return "late" if connected or periods <= 10 else "offline"
+
+
+def version_rows(
+    bundles: Sequence[BundleRecord], devices: Sequence[DeviceRecord]
+) -> tuple[VersionRow, ...]:
+    """The registry, newest first, with how many devices report to run each bundle."""
+    runs = Counter(device.running_digest for device in devices)
+    return tuple(
+        VersionRow(
+            model=b.model,
+            version=b.version,
+            profile=b.profile,
+            digest=b.digest,
+            length=b.length,
+            recipe=b.manifest.recipe.name,
+            accuracy=b.manifest.metrics.accuracy,
+            drop=b.manifest.metrics.drop,
+            signed_by=b.signed_by,
+            published_at=b.published_at,
+            devices=runs[b.digest],
+        )
+        for b in sorted(bundles, key=lambda b: (-b.published_at, b.profile))
+    )
+
+
+def alert_rows(alerts: Sequence[AlertRecord]) -> tuple[AlertRow, ...]:
+    """What is open or acknowledged, then the newest of what is over."""
+    rows = [
+        msgspec.structs.replace(msgspec.json.decode(a.document, type=AlertRow), state=a.state)
+        for a in alerts
+    ]
+    over = [row for row in rows if row.state == "closed"]
+    return (*(row for row in rows if row.state != "closed"), *over[:CLOSED_SHOWN])
+
+
+class _Look:
+    """What is known around the devices at one moment."""
+
+    def __init__(
+        self,
+        store: Store,
+        online: Collection[str],
+        drifting: Mapping[str, tuple[str, ...]],
+        now: float,
+    ) -> None:
+        self.bundles = {b.digest: b for b in store.bundles()}
+        self._assignments = store.assignments()
+        self._recent = store.recent_windows()
+        self._online = online
+        self._drifting = drifting
+        self._now = now
+
+    def row(self, device: DeviceRecord) -> DeviceRow:
+        seen, now = device.last_seen, self._now
+        order = self._assignments.get(device.id)
+        runs = self.bundles.get(device.running_digest)
+        recent = self._recent.get(device.id, [])
+        return DeviceRow(
+            id=device.id,
+            profile=device.profile,
+            site=device.labels.get("site", ""),
+            health=(
+                "revoked"
+                if device.revoked_at is not None
+                else health(seen, recent, now, connected=device.id in self._online)
+            ),
+            seen_seconds_ago=None if seen is None else max(now - seen, 0.0),
+            model=runs.model if runs else order.model if order else "",
+            wanted=order.version if order else "",
+            running=runs.version if runs else device.running_digest[:12],
+            phase=device.phase,
+            reason=device.reason,
+            runtime=device.runtime,
+            rows=device.rows,
+            confidence=_confidence([w for w in recent if w.digest == recent[0].digest]),
+            drifting=self._drifting.get(device.id, ()),
+            resumed_at=device.resumed_at,
+        )
+
+
+def _confidence(windows: Sequence[WindowRecord]) -> float | None:
+    rows = sum(w.confidence_rows for w in windows)
+    if not rows:
+        return None
+    return sum(w.confidence_mean * w.confidence_rows for w in windows if w.confidence_mean) / rows
+
+
+def _troubles(
+    devices: Sequence[DeviceRow], rollouts: Sequence[RolloutRow], alerts: Sequence[AlertRow]
+) -> list[str]:
+    """What needs a person, each in words."""
+    found = [alert.title for alert in alerts if alert.state == "open"]
+    found += [
+        f"the rollout of {r.model} {r.version} is held: {r.reason}"
+        for r in rollouts
+        if r.status == "held"
+    ]
+    gone = [row.id for row in devices if row.health == "offline"]
+    if gone:
+        found.append(
+            f"device {gone[0]} is offline" if len(gone) == 1 else f"{len(gone)} devices are offline"
+        )
+    return found
+
+
+def _headline(
+    troubles: Sequence[str], devices: Sequence[DeviceRow], running: Counter[tuple[str, str]]
+) -> str:
+    if troubles:
+        more = f" (and {len(troubles) - 1} more)" if len(troubles) > 1 else ""
+        return f"{troubles[0][0].upper()}{troubles[0][1:]}{more}"
+    if not devices:
+        return "No device has joined yet: make a key with 'edge enroll key new'"
+    live = sum(row.health == "live" for row in devices)
+    most = running.most_common(1)
+    what = f", {most[0][0][0]} {most[0][0][1]} runs on {most[0][1]}" if most else ""
+    return f"All quiet: {live} of {len(devices)} devices live{what}"

@@ -1,0 +1,1 @@
+"""Schema versions, forward only; run when the server starts."""

@@ -1,0 +1,51 @@
+"""What the server's HTTP side is made of, and what it expects of the controller."""
+
+from collections.abc import Awaitable, Callable, Mapping
+from typing import Any, Protocol
+
+import msgspec
+
+from fleet_server.credentials import Credentials
+from fleet_server.keyring import Keyring
+from fleet_server.records import DeviceRecord, RolloutRecord
+from fleet_server.registry import Registry
+from fleet_server.store import Store
+from fleet_server.views import Overview, RolloutRow
+from fleet_server.web.login import Login
+
+
+class Controls(Protocol):
+    """What an operator may ask of the controller."""
+
+    def create(self, model: str, version: str, strategy: Mapping[str, Any], now: float) -> str: ...
+    def abort(self, rollout_id: str, now: float) -> None: ...
+
+
+class Parts(msgspec.Struct, frozen=True, kw_only=True):
+    """One running server.
+
+    Attributes:
+        look: the fleet as it is now.
+        describe: one rollout, given the fleet.
+        mqtt_port: where devices connect.
+        dismiss: ends what a device has open, since it was revoked or has another key; on the event
+            loop only.
+        login: who may see the pages.
+        changed: tells those who watch; on the event loop only.
+        posted: takes a device's message that came over HTTP; its acknowledgement, if there is one.
+        now: Unix seconds.
+    """
+
+    store: Store
+    keyring: Keyring
+    credentials: Credentials
+    registry: Registry
+    controls: Controls
+    look: Callable[[], Overview]
+    describe: Callable[[RolloutRecord, list[DeviceRecord]], RolloutRow]
+    mqtt_port: Callable[[], int]
+    dismiss: Callable[[str], None]
+    changed: Callable[[], None]
+    login: Login
+    posted: Callable[[str, str, bytes], Awaitable[bytes]]
+    now: Callable[[], float]

@@ -1,0 +1,84 @@
+"""Whether a message can be what it claims. Pure; the words go beside the message set aside."""
+
+import math
+
+from edge_sdk.messages import MAX_WORDS, Event, Report, Sealed, Window
+from edge_sdk.sketch import Sketch, bins
+from fleet_server.records import BundleRecord
+
+MAX_CHANNELS = 600
+MAX_BINS = 4096
+MAX_COUNT = 2**40
+MAX_NUMBER = 2**53
+MAX_TEXT = 2 * MAX_WORDS
+
+
+def why_not_numbered(message: Sealed) -> str | None:
+    """Why the message's own numbers can't be stored; None if they can."""
+    if message.seq > MAX_NUMBER:
+        return f"it is numbered {message.seq}"
+    if not (math.isfinite(message.wall) and math.isfinite(message.uptime)):
+        return "its clock shows no number"
+    return None
+
+
+def why_not_event(event: Event) -> str | None:
+    """Why an event can't be written down; None if it can."""
+    if not event.name or max(len(event.name), len(event.detail)) > MAX_TEXT:
+        return f"its name is empty, or a text in it is longer than {MAX_TEXT} characters"
+    return None
+
+
+def why_not_window(window: Window, bundle: BundleRecord | None) -> str | None:
+    """Why the window can't be counted, given the bundle it names; None if it can."""
+    if bundle is None:
+        return f"no bundle {window.digest[:12]!r} is published here"
+    if (window.model, window.version) != (bundle.model, bundle.version):
+        return f"bundle {bundle.digest[:12]} is {bundle.model} {bundle.version}, not as claimed"
+    if window.edges_id != bundle.edges_id:
+        return f"its sketches use edges {window.edges_id[:16]!r}, the bundle has {bundle.edges_id}"
+    counts = [window.rows, window.errors, window.dropped, *window.skew.values(), window.rss_bytes]
+    if not all(0 <= count <= MAX_COUNT for count in counts):
+        return "a count is negative or beyond belief"
+    if not (math.isfinite(window.seconds) and 0 < window.seconds < MAX_COUNT):
+        return f"its length is {window.seconds} seconds"
+    if max(len(window.channels), len(window.skew)) > MAX_CHANNELS:
+        return f"it has {len(window.channels)} channels, {MAX_CHANNELS} are the most"
+    return _why_not_channels(window, bundle)
+
+
+def _why_not_channels(window: Window, bundle: BundleRecord) -> str | None:
+    for name, sketch in window.channels.items():
+        known = bundle.baseline.channels.get(name)
+        if known is None and len(sketch.counts) > MAX_BINS:
+            return f"channel {name[:64]!r} has {len(sketch.counts)} bins"
+        if known is not None and len(sketch.counts) != bins(known):
+            return f"channel {name} has {len(sketch.counts)} bins, its baseline {bins(known)}"
+        if not _sane(sketch):
+            return f"the numbers of channel {name[:64]!r} contradict each other"
+    return None
+
+
+def _sane(sketch: Sketch) -> bool:
+    return (
+        min(sketch.counts, default=0) >= 0
+        and sum(sketch.counts) == sketch.rows <= MAX_COUNT
+        and 0 <= sketch.missing <= MAX_COUNT
+        and math.isfinite(sketch.total)
+        and math.isfinite(sketch.squares)
+        and math.isfinite(sketch.low)
+        and math.isfinite(sketch.high)
+    )
+
+
+def why_not_report(report: Report) -> str | None:
+    """Why a report can't be written down; None if it can."""
+    if not (0 <= report.generation <= MAX_NUMBER and 0 <= report.resumed_at <= MAX_NUMBER):
+        return "its generation or resume position is no number of ours"
+    running = report.running
+    texts = [report.reason, report.runtime, report.agent]
+    if running:
+        texts += [running.model, running.version, running.digest]
+    if any(len(text) > MAX_TEXT for text in texts):
+        return f"a text in it is longer than {MAX_TEXT} characters"
+    return None

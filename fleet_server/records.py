@@ -1,0 +1,201 @@
+"""Rows of the server's database as plain values: what `Store` takes and gives."""
+
+from typing import Literal
+
+import msgspec
+
+from edge_sdk.bundle import Manifest
+from edge_sdk.messages import Phase
+from edge_sdk.sketch import Baseline
+
+AlertState = Literal["open", "acknowledged", "closed"]
+
+
+class EnrolmentKey(msgspec.Struct, frozen=True, kw_only=True):
+    """An enrolment token as the server keeps it; `key_hash` is `Token.key`, never the secret.
+
+    With a `device` it lets that one in alone, also with a new key.
+    """
+
+    id: str
+    key_hash: bytes
+    created: float
+    expires: float
+    uses_left: int
+    note: str
+    device: str = ""
+
+
+class DeviceRecord(msgspec.Struct, frozen=True, kw_only=True):
+    """One enrolled device and the last report of it that was applied.
+
+    Attributes:
+        public: its X25519 key (hex).
+        last_seen: server's clock at its last message or connection; None if never.
+        boot, boot_order, report_seq: of the last report applied; empty and 0 before the first.
+            `boot_order` counts boots in the order in which the server first heard of them.
+        running_model, running_version, running_digest: what it says it runs; empty if nothing.
+        phase, reason, generation: how far it got with its last order.
+        rows: inferences answered, over all its windows.
+        revoked_at: when it was shut out; None while it is welcome.
+        tls_key: SHA-256 (hex) of the key its certificate is for; empty if it never had one.
+    """
+
+    id: str
+    public: str
+    profile: str
+    labels: dict[str, str]
+    enrolled_at: float
+    last_seen: float | None = None
+    boot: str = ""
+    boot_order: int = 0
+    report_seq: int = 0
+    running_model: str = ""
+    running_version: str = ""
+    running_digest: str = ""
+    phase: Phase = "empty"
+    reason: str = ""
+    generation: int = 0
+    runtime: str = ""
+    agent: str = ""
+    resumed_at: int = 0
+    rows: int = 0
+    revoked_at: float | None = None
+    tls_key: str = ""
+
+
+class BundleRecord(msgspec.Struct, frozen=True, kw_only=True):
+    """One published bundle; bundles never change, so its documents come decoded."""
+
+    digest: str
+    model: str
+    version: str
+    profile: str
+    length: int
+    manifest: Manifest
+    baseline: Baseline
+    edges_id: str
+    signed_by: str
+    published_at: float
+
+
+class AssignmentRecord(msgspec.Struct, frozen=True, kw_only=True):
+    """The current order of one device and slot; `envelope` is what goes over the wire."""
+
+    device: str
+    slot: str
+    generation: int
+    model: str
+    version: str
+    profile: str
+    digest: str
+    length: int
+    rollout: str
+    envelope: bytes
+    issued_at: float
+
+
+class WindowRecord(msgspec.Struct, frozen=True, kw_only=True):
+    """The numbers of one telemetry window; the sketches stay in its body."""
+
+    id: int
+    device: str
+    seq: int
+    received_at: float
+    version: str
+    digest: str
+    seconds: float
+    rows: int
+    errors: int
+    skew: int
+    confidence_mean: float | None
+    confidence_rows: int
+    latency_mean: float | None
+
+
+class NewWindow(msgspec.Struct, frozen=True, kw_only=True):
+    """A telemetry window on its way into the database; `body` is the encoded `messages.Window`."""
+
+    device: str
+    boot: str
+    seq: int
+    received_at: float
+    wall: float
+    model: str
+    version: str
+    digest: str
+    edges_id: str
+    seconds: float
+    rows: int
+    errors: int
+    skew: int
+    confidence_mean: float | None
+    confidence_rows: int
+    latency_mean: float | None
+    body: bytes
+
+
+class NewEvent(msgspec.Struct, frozen=True, kw_only=True):
+    """A device's own event on its way into the history."""
+
+    at: float
+    device: str
+    boot: str
+    seq: int
+    name: str
+    detail: str
+
+
+class Poison(msgspec.Struct, frozen=True, kw_only=True):
+    """A message that was set aside instead of applied, and why."""
+
+    at: float
+    device: str
+    kind: str
+    reason: str
+    payload: bytes
+
+
+class RolloutRecord(msgspec.Struct, frozen=True, kw_only=True):
+    """One rollout; the document is the controller's own."""
+
+    id: str
+    model: str
+    version: str
+    status: str
+    document: bytes
+    created_at: float
+    updated_at: float
+
+
+class DecisionRecord(msgspec.Struct, frozen=True, kw_only=True):
+    """One decision about a rollout, with its evidence."""
+
+    id: int
+    rollout: str
+    at: float
+    document: bytes
+
+
+class AlertRecord(msgspec.Struct, frozen=True, kw_only=True):
+    """One cause that needs a person's eye; the document is a `views.AlertRow` as JSON."""
+
+    id: str
+    state: AlertState
+    scope: str
+    kind: str
+    document: bytes
+    opened_at: float
+    updated_at: float
+    closed_at: float | None = None
+
+
+class EventRecord(msgspec.Struct, frozen=True, kw_only=True):
+    """A line of the fleet's history; `device` is None for what the server itself did."""
+
+    id: int
+    at: float
+    source: str
+    name: str
+    detail: str
+    device: str | None = None

@@ -1,0 +1,11 @@
+"""The only SQL of the server; rows come and go as `records`."""
+
+from fleet_server.store.control import Control
+from fleet_server.store.devices import Devices
+from fleet_server.store.telemetry import Telemetry
+
+__all__ = ["Store"]
+
+
+class Store(Devices, Control, Telemetry):
+    """The server's database: `Store(path)` opens and migrates it."""

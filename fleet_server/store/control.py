@@ -1,0 +1,117 @@
+"""Published bundles, rollouts with their decisions, and alerts."""
+
+import msgspec
+from sqlalchemy import RowMapping, insert, select
+from sqlalchemy.dialects.sqlite import insert as upsert
+
+from edge_sdk.bundle import Manifest
+from edge_sdk.formats import from_json, to_json
+from edge_sdk.sketch import Baseline
+from fleet_server.records import (
+    AlertRecord,
+    AlertState,
+    BundleRecord,
+    DecisionRecord,
+    RolloutRecord,
+)
+from fleet_server.store import tables
+from fleet_server.store.database import Database
+
+
+class Control(Database):
+    """What the operator and the controller decide about."""
+
+    def add_bundle(self, bundle: BundleRecord) -> None:
+        values = msgspec.structs.asdict(bundle)
+        del values["edges_id"]
+        values["manifest"] = to_json(bundle.manifest).decode()
+        values["baseline"] = to_json(bundle.baseline).decode()
+        with self._write() as c:
+            c.execute(insert(tables.bundles).values(values))
+
+    def bundles(self, model: str | None = None) -> list[BundleRecord]:
+        """Oldest first."""
+        table = tables.bundles
+        wanted = select(table).order_by(table.c.published_at, table.c.digest)
+        if model is not None:
+            wanted = wanted.where(table.c.model == model)
+        with self._read() as c:
+            return [_bundle(row) for row in c.execute(wanted).mappings()]
+
+    def bundle(self, digest: str) -> BundleRecord | None:
+        table = tables.bundles
+        with self._read() as c:
+            row = c.execute(select(table).where(table.c.digest == digest)).mappings().first()
+        return _bundle(row) if row else None
+
+    def save_rollout(
+        self, rollout: str, model: str, version: str, status: str, document: bytes, at: float
+    ) -> None:
+        values = {
+            "id": rollout,
+            "model": model,
+            "version": version,
+            "status": status,
+            "document": document,
+            "updated_at": at,
+        }
+        with self._write() as c:
+            c.execute(
+                upsert(tables.rollouts)
+                .values(created_at=at, **values)
+                .on_conflict_do_update(index_elements=["id"], set_=values)
+            )
+
+    def rollouts(self, status: str | None = None) -> list[RolloutRecord]:
+        """Oldest first."""
+        table = tables.rollouts
+        wanted = select(table).order_by(table.c.created_at, table.c.id)
+        if status is not None:
+            wanted = wanted.where(table.c.status == status)
+        with self._read() as c:
+            return [RolloutRecord(**row) for row in c.execute(wanted).mappings()]
+
+    def rollout(self, rollout: str) -> RolloutRecord | None:
+        table = tables.rollouts
+        with self._read() as c:
+            row = c.execute(select(table).where(table.c.id == rollout)).mappings().first()
+        return RolloutRecord(**row) if row else None
+
+    def add_decision(self, rollout: str, at: float, document: bytes) -> None:
+        values = {"rollout": rollout, "at": at, "document": document}
+        with self._write() as c:
+            c.execute(insert(tables.decisions).values(values))
+
+    def decisions(self, rollout: str, limit: int = 100) -> list[DecisionRecord]:
+        """Newest first."""
+        table = tables.decisions
+        wanted = (
+            select(table).where(table.c.rollout == rollout).order_by(table.c.id.desc()).limit(limit)
+        )
+        with self._read() as c:
+            return [DecisionRecord(**row) for row in c.execute(wanted).mappings()]
+
+    def save_alert(self, alert: AlertRecord) -> None:
+        values = msgspec.structs.asdict(alert)
+        with self._write() as c:
+            c.execute(
+                upsert(tables.alerts)
+                .values(values)
+                .on_conflict_do_update(index_elements=["id"], set_=values)
+            )
+
+    def alerts(self, state: AlertState | None = None) -> list[AlertRecord]:
+        """Newest first."""
+        table = tables.alerts
+        wanted = select(table).order_by(table.c.opened_at.desc(), table.c.id)
+        if state is not None:
+            wanted = wanted.where(table.c.state == state)
+        with self._read() as c:
+            return [AlertRecord(**row) for row in c.execute(wanted).mappings()]
+
+
+def _bundle(row: RowMapping) -> BundleRecord:
+    baseline = from_json(Baseline, row["baseline"].encode(), "a stored baseline")
+    manifest = from_json(Manifest, row["manifest"].encode(), "a stored manifest")
+    values = {**row, "manifest": manifest, "baseline": baseline, "edges_id": baseline.edges_id}
+    return BundleRecord(**values)

@@ -1,0 +1,177 @@
+"""The tables as the newest migration leaves them; a test compares the two."""
+
+from typing import Any
+
+from sqlalchemy import (
+    Column,
+    Float,
+    Index,
+    Integer,
+    LargeBinary,
+    MetaData,
+    PrimaryKeyConstraint,
+    Table,
+    Text,
+    UniqueConstraint,
+)
+from sqlalchemy.types import TypeEngine
+
+metadata = MetaData()
+
+
+def _all(kind: type[TypeEngine[Any]], *names: str) -> list[Column[Any]]:
+    return [Column(name, kind, nullable=False) for name in names]
+
+
+def _id() -> Column[int]:
+    return Column("id", Integer, primary_key=True)
+
+
+def _name() -> Column[str]:
+    return Column("id", Text, primary_key=True)
+
+
+enrolment_keys = Table(
+    "enrolment_keys",
+    metadata,
+    _name(),
+    *_all(LargeBinary, "key_hash"),
+    *_all(Float, "created", "expires"),
+    *_all(Integer, "uses_left"),
+    *_all(Text, "note"),
+    Column("device", Text, nullable=False, server_default=""),
+)
+
+devices = Table(
+    "devices",
+    metadata,
+    _name(),
+    *_all(Text, "public", "profile", "labels"),
+    *_all(Float, "enrolled_at"),
+    Column("last_seen", Float),
+    *_all(Text, "boot"),
+    *_all(Integer, "boot_order", "report_seq"),
+    *_all(Text, "running_model", "running_version", "running_digest", "phase", "reason"),
+    *_all(Integer, "generation"),
+    *_all(Text, "runtime", "agent"),
+    *_all(Integer, "resumed_at", "rows"),
+    Column("revoked_at", Float),
+    Column("tls_key", Text, nullable=False, server_default=""),
+)
+
+bundles = Table(
+    "bundles",
+    metadata,
+    Column("digest", Text, primary_key=True),
+    *_all(Text, "model", "version", "profile"),
+    *_all(Integer, "length"),
+    *_all(Text, "manifest", "baseline", "signed_by"),
+    *_all(Float, "published_at"),
+    UniqueConstraint("model", "version", "profile"),
+)
+
+assignments = Table(
+    "assignments",
+    metadata,
+    *_all(Text, "device", "slot"),
+    *_all(Integer, "generation"),
+    *_all(Text, "model", "version", "profile", "digest"),
+    *_all(Integer, "length"),
+    *_all(Text, "rollout"),
+    *_all(LargeBinary, "envelope"),
+    *_all(Float, "issued_at"),
+    PrimaryKeyConstraint("device", "slot"),
+)
+
+orders = Table(
+    "orders",
+    metadata,
+    _id(),
+    *_all(Text, "device", "slot"),
+    *_all(Integer, "generation"),
+    *_all(Text, "model", "version", "profile", "digest"),
+    *_all(Integer, "length"),
+    *_all(Text, "rollout"),
+    *_all(LargeBinary, "envelope"),
+    *_all(Float, "issued_at"),
+    UniqueConstraint("device", "slot", "generation"),
+)
+
+streams = Table(
+    "streams",
+    metadata,
+    _id(),
+    *_all(Text, "device", "boot"),
+    *_all(Integer, "contiguous"),
+    *_all(LargeBinary, "ahead"),
+    UniqueConstraint("device", "boot"),
+)
+
+windows = Table(
+    "windows",
+    metadata,
+    _id(),
+    *_all(Text, "device", "boot"),
+    *_all(Integer, "seq"),
+    *_all(Float, "received_at", "wall"),
+    *_all(Text, "model", "version", "digest", "edges_id"),
+    *_all(Float, "seconds"),
+    *_all(Integer, "rows", "errors", "skew"),
+    Column("confidence_mean", Float),
+    *_all(Integer, "confidence_rows"),
+    Column("latency_mean", Float),
+    *_all(LargeBinary, "body"),
+    UniqueConstraint("device", "boot", "seq"),
+    Index("windows_by_model", "model", "received_at"),
+    Index("windows_by_device", "device", "received_at"),
+)
+
+events = Table(
+    "events",
+    metadata,
+    _id(),
+    *_all(Float, "at"),
+    *_all(Text, "source", "name", "detail"),
+    Column("device", Text),
+    Column("boot", Text),
+    Column("seq", Integer),
+    UniqueConstraint("device", "boot", "seq"),
+)
+
+poison = Table(
+    "poison",
+    metadata,
+    _id(),
+    *_all(Float, "at"),
+    *_all(Text, "device", "kind", "reason"),
+    *_all(LargeBinary, "payload"),
+)
+
+rollouts = Table(
+    "rollouts",
+    metadata,
+    _name(),
+    *_all(Text, "model", "version", "status"),
+    *_all(LargeBinary, "document"),
+    *_all(Float, "created_at", "updated_at"),
+)
+
+decisions = Table(
+    "decisions",
+    metadata,
+    _id(),
+    *_all(Text, "rollout"),
+    *_all(Float, "at"),
+    *_all(LargeBinary, "document"),
+    Index("decisions_by_rollout", "rollout"),
+)
+
+alerts = Table(
+    "alerts",
+    metadata,
+    _name(),
+    *_all(Text, "state", "scope", "kind"),
+    *_all(LargeBinary, "document"),
+    *_all(Float, "opened_at", "updated_at"),
+    Column("closed_at", Float),
+)

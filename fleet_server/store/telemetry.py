@@ -1,0 +1,161 @@
+"""What devices send: numbered streams, windows, events, and messages that were set aside."""
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+
+import msgspec
+from sqlalchemy import Table, bindparam, delete, func, insert, select, tuple_, update
+from sqlalchemy.dialects.sqlite import insert as upsert
+
+from edge_sdk.formats import from_msgpack
+from edge_sdk.messages import Window
+from fleet_server.records import EventRecord, NewEvent, NewWindow, Poison, WindowRecord
+from fleet_server.store import tables
+from fleet_server.store.database import Database
+from fleet_server.streams import Stream
+
+Key = tuple[str, str]  # device, boot
+POISON_KEPT = 1000
+POISON_BYTES = 4096
+_NUMBERS = [tables.windows.c[name] for name in WindowRecord.__struct_fields__]
+
+
+class Telemetry(Database):
+    """The upward half of the database."""
+
+    def streams(self, keys: Sequence[Key]) -> dict[Key, tuple[int, Stream]]:
+        """The streams of these boots, each with its place in the order of first contact.
+
+        A boot heard of for the first time gets its place now.
+        """
+        if not keys:
+            return {}
+        table = tables.streams
+        fresh = [
+            {"device": device, "boot": boot, "contiguous": 0, "ahead": b"\x90"}
+            for device, boot in keys
+        ]
+        with self._write() as c:
+            c.execute(upsert(table).on_conflict_do_nothing(), fresh)
+            rows = c.execute(select(table).where(tuple_(table.c.device, table.c.boot).in_(keys)))
+            return {
+                (row.device, row.boot): (row.id, Stream(row.contiguous, _ranges(row.ahead)))
+                for row in rows
+            }
+
+    def save_streams(self, streams: Mapping[Key, tuple[int, Stream]]) -> None:
+        if not streams:
+            return
+        table = tables.streams
+        statement = (
+            update(table)
+            .where(table.c.id == bindparam("place"))
+            .values(contiguous=bindparam("reached"), ahead=bindparam("beyond"))
+        )
+        rows = [
+            {
+                "place": place,
+                "reached": stream.contiguous,
+                "beyond": msgspec.msgpack.encode(stream.ahead),
+            }
+            for place, stream in streams.values()
+        ]
+        with self._write() as c:
+            c.execute(statement, rows)
+
+    def add_windows(self, windows: Iterable[NewWindow]) -> None:
+        self._add_once(tables.windows, [msgspec.structs.asdict(window) for window in windows])
+
+    def add_device_events(self, events: Iterable[NewEvent]) -> None:
+        rows = [{"source": event.device, **msgspec.structs.asdict(event)} for event in events]
+        self._add_once(tables.events, rows)
+
+    def _add_once(self, table: Table, rows: list[dict[str, object]]) -> None:
+        if rows:
+            with self._write() as c:
+                c.execute(upsert(table).on_conflict_do_nothing(), rows)
+
+    def set_aside(self, messages: Iterable[Poison]) -> None:
+        """Keep messages that could not be applied, the newest thousand of them."""
+        rows = [
+            msgspec.structs.asdict(message) | {"payload": message.payload[:POISON_BYTES]}
+            for message in messages
+        ]
+        if not rows:
+            return
+        table = tables.poison
+        with self._write() as c:
+            c.execute(insert(table), rows)
+            newest = select(func.max(table.c.id)).scalar_subquery()
+            c.execute(delete(table).where(table.c.id <= newest - POISON_KEPT))
+
+    def poison(self, limit: int = 50) -> list[Poison]:
+        """Newest first."""
+        table = tables.poison
+        columns = [table.c[name] for name in Poison.__struct_fields__]
+        with self._read() as c:
+            rows = c.execute(select(*columns).order_by(table.c.id.desc()).limit(limit))
+            return [Poison(**row) for row in rows.mappings()]
+
+    def windows(self, model: str, since: float) -> list[WindowRecord]:
+        """The numbers of a model's windows that arrived at `since` or later, in that order."""
+        table = tables.windows
+        wanted = (
+            select(*_NUMBERS)
+            .where(table.c.model == model, table.c.received_at >= since)
+            .order_by(table.c.id)
+        )
+        with self._read() as c:
+            return [WindowRecord(**row) for row in c.execute(wanted).mappings()]
+
+    def recent_windows(self, each: int = 10) -> dict[str, list[WindowRecord]]:
+        """The numbers of every device's last `each` windows, newest first."""
+        table = tables.windows
+        other = table.alias()
+        newest = (
+            select(other.c.id)
+            .where(other.c.device == tables.devices.c.id)
+            .order_by(other.c.received_at.desc())
+            .limit(each)
+            .correlate(tables.devices)
+        )
+        wanted = (
+            select(*_NUMBERS)
+            .select_from(tables.devices.join(table, table.c.id.in_(newest)))
+            .order_by(table.c.id.desc())
+        )
+        found: dict[str, list[WindowRecord]] = {}
+        with self._read() as c:
+            for row in c.execute(wanted).mappings():
+                found.setdefault(row["device"], []).append(WindowRecord(**row))
+        return found
+
+    def window_bodies(self, after: int) -> Iterator[tuple[int, str, Window]]:
+        """Id, device and content of the windows stored since the one with id `after`, in order."""
+        table = tables.windows
+        wanted = (
+            select(table.c.id, table.c.device, table.c.body)
+            .where(table.c.id > after)
+            .order_by(table.c.id)
+        )
+        with self._read() as c:
+            for row in c.execute(wanted):
+                yield row.id, row.device, from_msgpack(Window, row.body, "a stored window")
+
+    def add_event(
+        self, at: float, source: str, name: str, detail: str, device: str | None = None
+    ) -> None:
+        values = {"at": at, "source": source, "name": name, "detail": detail, "device": device}
+        with self._write() as c:
+            c.execute(insert(tables.events).values(values))
+
+    def events(self, limit: int = 50) -> list[EventRecord]:
+        """Newest first."""
+        table = tables.events
+        columns = [table.c[name] for name in EventRecord.__struct_fields__]
+        with self._read() as c:
+            rows = c.execute(select(*columns).order_by(table.c.id.desc()).limit(limit))
+            return [EventRecord(**row) for row in rows.mappings()]
+
+
+def _ranges(data: bytes) -> tuple[tuple[int, int], ...]:
+    return msgspec.msgpack.decode(data, type=tuple[tuple[int, int], ...])

@@ -1,0 +1,138 @@
+"""What a page or a command shows of the fleet: plain values, ready to print, no decisions.
+
+`fleet.overview` fills these; templates, the API and the CLI only read them.
+"""
+
+from typing import Literal
+
+import msgspec
+
+Health = Literal["live", "late", "offline", "new", "revoked"]
+
+
+class DeviceRow(msgspec.Struct, frozen=True, kw_only=True):
+    """One device: what it should run, what it says it runs, and how it is.
+
+    Attributes:
+        wanted, running: versions, empty where there is none.
+        phase, reason: of its last order, as the device reported it.
+        confidence: mean over its recent windows; None without any.
+        drifting: channels whose input moved, as the last look found them.
+        resumed_at: byte at which its last download went on after an interruption; 0 if it did not.
+    """
+
+    id: str
+    profile: str
+    site: str
+    health: Health
+    seen_seconds_ago: float | None
+    model: str
+    wanted: str
+    running: str
+    phase: str
+    reason: str
+    runtime: str
+    rows: int
+    confidence: float | None
+    drifting: tuple[str, ...] = ()
+    resumed_at: int = 0
+
+
+class VersionRow(msgspec.Struct, frozen=True, kw_only=True):
+    """One bundle in the registry, and how many devices really run it."""
+
+    model: str
+    version: str
+    profile: str
+    digest: str
+    length: int
+    recipe: str
+    accuracy: float
+    drop: float
+    signed_by: str
+    published_at: float
+    devices: int
+
+
+class GateRow(msgspec.Struct, frozen=True, kw_only=True):
+    """One gate as last judged: `difference` is treated minus control, each against its own past."""
+
+    metric: str
+    treated: float | None
+    control: float | None
+    difference: float | None
+    low: float | None
+    high: float | None
+    limit: float
+    verdict: Literal["pass", "fail", "inconclusive", "no data"]
+    words: str
+
+
+class PhaseRow(msgspec.Struct, frozen=True):
+    """A phase of a rollout: its name, the devices it reaches, and where it stands."""
+
+    name: str
+    devices: int
+    state: Literal["done", "now", "next", "stopped", "skipped"]
+
+
+class RolloutRow(msgspec.Struct, frozen=True, kw_only=True):
+    """One rollout with the evidence of its last decision."""
+
+    id: str
+    model: str
+    version: str
+    strategy: str
+    status: str
+    reason: str
+    started_at: float
+    ended_at: float | None
+    phases: tuple[PhaseRow, ...]
+    gates: tuple[GateRow, ...]
+    confirmed: int
+    failed: int
+    total: int
+
+
+class AlertRow(msgspec.Struct, frozen=True, kw_only=True):
+    """One cause, told once."""
+
+    id: str
+    state: Literal["open", "acknowledged", "closed"]
+    severity: Literal["info", "warning", "critical"]
+    kind: str
+    scope: str
+    title: str
+    detail: str
+    opened_at: float
+    devices: int
+
+
+class EventRow(msgspec.Struct, frozen=True, kw_only=True):
+    """A line of the fleet's history."""
+
+    at: float
+    source: str
+    name: str
+    detail: str
+
+
+class Overview(msgspec.Struct, frozen=True, kw_only=True):
+    """Everything the first page shows.
+
+    Attributes:
+        headline: "is anything wrong?" in one sentence.
+        calm: whether nothing needs a person.
+        running: devices by (model, version) they report, most first.
+    """
+
+    at: float
+    headline: str
+    calm: bool
+    health: dict[Health, int]
+    running: tuple[tuple[str, str, int], ...]
+    devices: tuple[DeviceRow, ...]
+    versions: tuple[VersionRow, ...]
+    rollouts: tuple[RolloutRow, ...]
+    alerts: tuple[AlertRow, ...]
+    events: tuple[EventRow, ...]

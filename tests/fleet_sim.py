@@ -1,0 +1,191 @@
+"""A fleet in memory and fake time around the real store, registry and controller.
+
+Devices are a few lines: they take the signed order they are sent, report, and send a window a
+second whose confidence depends on the version they run and on what happens at their site.
+"""
+
+import numpy as np
+
+from edge_sdk import messages
+from edge_sdk.bundle import unpack
+from edge_sdk.formats import to_msgpack
+from edge_sdk.signing import SigningKey
+from edge_sdk.sketch import sketch
+from fleet_server.controller import Controller
+from fleet_server.keyring import open_keyring
+from fleet_server.records import DeviceRecord, NewWindow
+from fleet_server.registry import Registry
+from fleet_server.store import Store
+from fleet_server.trust.keeper import open_repository
+from fleet_server.trust.repository import Repository
+from tests.bundles import make_bundle
+
+START = 1_800_000_000.0
+SITES = ("north", "south", "east")
+ROWS = 60
+
+
+class SimDevice:
+    """One device; `offline` sends nothing and hears nothing, `refuses` never installs."""
+
+    def __init__(self, name, site):
+        self.name, self.site = name, site
+        self.running = None
+        self.generations = []
+        self.offline = False
+        self.refuses = frozenset()
+        self.seq = 0
+
+
+class FleetSim:
+    """`confidence` gives a version's level; `drift` a site's (gain, confidence change)."""
+
+    def __init__(self, folder, devices=12, seed=0):
+        self.folder = folder
+        self.now = START
+        self.random = np.random.default_rng(seed)
+        self.key = SigningKey.generate()
+        repository = Repository(folder / "trust", folder / "keys")
+        self.keyring = open_keyring(
+            folder / "keys",
+            [self.key.public],
+            folder / "none.pub",
+            lambda: open_repository(repository, "", START),
+        )
+        self.store = Store(folder / "fleet.db")
+        self.registry = Registry(self.store, folder / "bundles", [self.key.public], repository)
+        self.confidence = {}
+        self.drift = {}
+        self.bundles = {}
+        self.devices = {}
+        self.inbox = {}
+        for i in range(devices):
+            self.join(f"d{i:02}", SITES[i % len(SITES)])
+        self.start_controller()
+
+    def start_controller(self):
+        """A new controller on the same database: what a restart of the server is."""
+        self.controller = Controller(self.store, self.keyring.director, self.deliver)
+
+    def join(self, name, site, profile="raspberry-pi-4"):
+        self.devices[name] = SimDevice(name, site)
+        record = DeviceRecord(
+            id=name, public="0" * 64, profile=profile, labels={"site": site}, enrolled_at=self.now
+        )
+        self.store.add_device(record)
+
+    def publish(self, version, confidence=0.9):
+        data = make_bundle(self.key, version=version)
+        self.registry.publish(data, self.now)
+        self.bundles[version] = unpack(data, [self.key.public])
+        self.confidence[version] = confidence
+
+    def roll_out(self, version, name="canary"):
+        return self.controller.create("digits", version, {"name": name}, self.now)
+
+    def deliver(self, device, envelope):
+        self.inbox[device] = envelope
+
+    def run(self, seconds):
+        for _ in range(seconds):
+            self.now += 1.0
+            for device in self.devices.values():
+                if not device.offline:
+                    self._live(device)
+            self.controller.tick(self.now)
+
+    def run_until_ended(self, rollout, seconds=200):
+        for _ in range(seconds):
+            self.run(1)
+            if self.status(rollout) != "running":
+                return self.status(rollout)
+        return self.status(rollout)
+
+    def status(self, rollout):
+        return self.store.rollout(rollout).status
+
+    def running(self):
+        return {d.name: d.running for d in self.devices.values()}
+
+    def alerts(self):
+        return [a for a in self.store.alerts() if a.state == "open"]
+
+    def _live(self, device):
+        envelope = self.inbox.pop(device.name, None)
+        if envelope:
+            self._take(device, envelope)
+        record = self.store.device(device.name)
+        if device.running:
+            self.store.add_windows([self._window(device)])
+        self.store.seen({device.name: self.now}, {device.name: ROWS})
+        assert record is not None
+
+    def _take(self, device, envelope):
+        director = self.keyring.director.public
+        order = messages.open_assignment(envelope, device.name, director)
+        device.generations.append(order.generation)
+        phase, reason = "confirmed", ""
+        if order.version in device.refuses:
+            phase, reason = "refused", "the self-test failed"
+        else:
+            device.running = order.version
+        found = self.store.device(device.name)
+        bundle = self.bundles.get(device.running)
+        self.store.save_report(
+            DeviceRecord(
+                id=found.id,
+                public=found.public,
+                profile=found.profile,
+                labels=found.labels,
+                enrolled_at=found.enrolled_at,
+                boot="b",
+                report_seq=device.seq,
+                running_model="digits" if bundle else "",
+                running_version=device.running or "",
+                running_digest=bundle.digest if bundle else "",
+                phase=phase,
+                reason=reason,
+                generation=order.generation,
+            )
+        )
+
+    def _window(self, device):
+        device.seq += 1
+        bundle = self.bundles[device.running]
+        gain, change = self.drift.get(device.site, (1.0, 0.0))
+        level = self.confidence[device.running] + change
+        values = {
+            "output.confidence": np.clip(self.random.normal(level, 0.08, ROWS), 0, 1),
+            "input.brightness": gain * self.random.normal(0.5, 0.05, ROWS),
+        }
+        baseline = bundle.baseline
+        channels = {n: sketch(baseline.channels[n], v) for n, v in values.items()}
+        window = messages.Window(
+            model="digits",
+            version=device.running,
+            digest=bundle.digest,
+            edges_id=baseline.edges_id,
+            seconds=1.0,
+            rows=ROWS,
+            channels=channels,
+        )
+        confidence = channels["output.confidence"]
+        return NewWindow(
+            device=device.name,
+            boot="b",
+            seq=device.seq,
+            received_at=self.now,
+            wall=self.now,
+            model="digits",
+            version=device.running,
+            digest=bundle.digest,
+            edges_id=baseline.edges_id,
+            seconds=1.0,
+            rows=ROWS,
+            errors=0,
+            skew=0,
+            confidence_mean=confidence.mean,
+            confidence_rows=confidence.rows,
+            latency_mean=float(self.random.lognormal(0, 0.1)),
+            body=to_msgpack(window),
+        )

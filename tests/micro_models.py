@@ -1,0 +1,113 @@
+"""Tiny models for tests, trained in seconds; run in a child: `python -m tests.micro_models FOLDER`.
+
+The data is synthetic and separable: pictures of 8 x 8 whose bright quarter says the class, and
+vectors of five columns around one centre per class.
+"""
+
+import sys
+from pathlib import Path
+
+import flatbuffers
+import numpy as np
+from ai_edge_litert import schema_py_generated as schema
+
+CLASSES = 4
+
+
+def pictures(rows, seed):
+    """Raw pictures (n, 8, 8, 1) of 0..255 and their classes: which quarter is the bright one."""
+    rng = np.random.default_rng(seed)
+    y = rng.integers(0, CLASSES, rows)
+    x = rng.integers(0, 120, (rows, 8, 8, 1))
+    for picture, quarter in zip(x, y, strict=True):
+        top, left = 4 * (quarter // 2), 4 * (quarter % 2)
+        picture[top : top + 4, left : left + 4] += 90
+    return x.astype(np.uint8), y
+
+
+def vectors(rows, seed):
+    """Raw vectors (n, 5) and their classes."""
+    rng = np.random.default_rng(seed)
+    y = rng.integers(0, 3, rows)
+    return (rng.normal(0, 1, (rows, 5)) + 4 * np.eye(5)[y]).astype(np.float32), y
+
+
+def save(path, x, y=None):
+    """A .npz as `edge convert` reads it."""
+    np.savez(path, **({"x": x} if y is None else {"x": x, "y": y}))
+    return path
+
+
+def dense_net(width, seed=1):
+    """A float .tflite file: input (1, 16) -> dense `width`, ReLU -> dense 4, as bytes."""
+    rng = np.random.default_rng(seed)
+    shapes = {"input": (1, 16), "w1": (width, 16), "b1": (width,), "a/one/Relu;x": (1, width),
+              "w2": (4, width), "b2": (4,), "scores": (1, 4)}  # fmt: skip
+    root, graph = schema.ModelT(), schema.SubGraphT()
+    root.version, root.description, root.subgraphs = 3, b"made by hand", [graph]
+    root.buffers, graph.tensors, graph.operators = [schema.BufferT()], [], []
+    for name, shape in shapes.items():
+        tensor = schema.TensorT()
+        tensor.name, tensor.shape, tensor.type, tensor.buffer = name.encode(), list(shape), 0, 0
+        if name[0] in "wb":
+            buffer = schema.BufferT()
+            values = rng.normal(0, 1 / np.sqrt(shape[-1]), shape).astype(np.float32)
+            buffer.data = np.frombuffer(values.tobytes(), np.uint8)
+            tensor.buffer = len(root.buffers)
+            root.buffers.append(buffer)
+        graph.tensors.append(tensor)
+    graph.inputs, graph.outputs = [0], [6]
+    for given, made, relu in (([0, 1, 2], 3, 1), ([3, 4, 5], 6, 0)):
+        op, options = schema.OperatorT(), schema.FullyConnectedOptionsT()
+        options.fusedActivationFunction = relu
+        op.opcodeIndex, op.inputs, op.outputs = 0, given, [made]
+        op.builtinOptionsType = schema.BuiltinOptions.FullyConnectedOptions
+        op.builtinOptions = options
+        graph.operators.append(op)
+    code = schema.OperatorCodeT()
+    code.builtinCode = code.deprecatedBuiltinCode = schema.BuiltinOperator.FULLY_CONNECTED
+    code.version, root.operatorCodes = 1, [code]
+    builder = flatbuffers.Builder(1024)
+    builder.Finish(root.Pack(builder), b"TFL3")
+    return bytes(builder.Output())
+
+
+def main(folder):
+    """`cnn.h5` by tf_keras, `mlp.keras` by Keras 3, and models that can't be converted."""
+    import keras
+    import tf_keras
+
+    tf_keras.utils.set_random_seed(3)
+    layers = tf_keras.layers
+    cnn = tf_keras.Sequential(
+        [
+            layers.Input((8, 8, 1)),
+            layers.Conv2D(16, 3, padding="same", activation="relu"),
+            layers.MaxPool2D(),
+            layers.Flatten(),
+            layers.Dense(24, activation="relu"),  # 6,144 weights: under 1,024 stay float
+            layers.Dense(CLASSES, activation="softmax"),
+        ]
+    )
+    cnn.compile("adam", "sparse_categorical_crossentropy")
+    x, y = pictures(800, seed=1)
+    cnn.fit(x / 255.0, y, epochs=6, verbose=0)
+    cnn.save(folder / "cnn.h5")
+
+    keras.utils.set_random_seed(3)
+    inputs = keras.Input((5,))
+    hidden = keras.layers.Dense(32, activation="relu")(inputs)
+    mlp = keras.Model(inputs, keras.layers.Dense(3)(hidden))
+    mlp.compile("adam", keras.losses.SparseCategoricalCrossentropy(from_logits=True))
+    x, y = vectors(800, seed=1)
+    mlp.fit(x, y, epochs=12, verbose=0)
+    mlp.save(folder / "mlp.keras")
+
+    pair = [layers.Input((4,)), layers.Input((4,))]
+    added = layers.Dense(2)(layers.Add()(pair))
+    tf_keras.Model(pair, added).save(folder / "two-inputs.h5")
+    tf_keras.Sequential([layers.Input((4,)), layers.Dense(1)]).save(folder / "one-output.h5")
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]))

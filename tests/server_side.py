@@ -1,0 +1,248 @@
+"""What tests of the server share: a clock, devices that sign like real ones, a server process."""
+
+import os
+import subprocess
+import sys
+import threading
+import time
+from contextlib import contextmanager
+from pathlib import Path
+
+import msgspec
+
+from edge_sdk.bundle import unpack
+from edge_sdk.formats import to_msgpack
+from edge_sdk.identity import (
+    EnrolAnswer,
+    EnrolRequest,
+    Token,
+    accept_trust,
+    exchange_public,
+    new_exchange_key,
+    prove,
+    shared_secrets,
+)
+from edge_sdk.messages import KIND_OF, Report, Running, Sealed, Window, seal
+from edge_sdk.signing import SigningKey
+from edge_sdk.sketch import sketch
+from fleet_server.client import Client
+from fleet_server.data_dir import ca_file, read_admin_token, read_running
+from fleet_server.keyring import open_keyring
+from fleet_server.records import DeviceRecord
+from fleet_server.registry import Registry
+from fleet_server.store import Store
+from fleet_server.trust.keeper import open_repository
+from fleet_server.trust.repository import Repository
+from tests.bundles import DIGITS, make_bundle, pictures, scores
+
+NOW = 1_800_000_000.0
+
+
+class Clock:
+    """A clock that stands until it is told to move."""
+
+    def __init__(self, now=NOW):
+        self.now = now
+
+    def __call__(self):
+        return self.now
+
+
+class Device:
+    """A device as the server sees it: a key, and messages numbered and authenticated with it."""
+
+    def __init__(self, name, exchange_key, *, boot="boot-1"):
+        self.name = name
+        self.private = new_exchange_key()
+        self.boot, self.seq = boot, 0
+        self.learn(exchange_key)
+
+    def learn(self, exchange_key):
+        """Derive the secrets shared with the server that has this public key (hex)."""
+        self.secrets = shared_secrets(self.private, exchange_key, self.name)
+
+    @property
+    def public(self):
+        return exchange_public(self.private)
+
+    def restarted(self, boot):
+        self.boot, self.seq = boot, 0
+
+    def message(self, body, *, seq=None, key=None, **changes):
+        """(kind, payload) of a body, with the next number if none is given."""
+        if seq is None:
+            self.seq += 1
+            seq = self.seq
+        kind = KIND_OF[type(body)]
+        sealed = Sealed(
+            device=self.name,
+            boot=self.boot,
+            seq=seq,
+            wall=NOW,
+            uptime=float(seq),
+            body=to_msgpack(body),
+        )
+        sealed = msgspec.structs.replace(sealed, **changes)
+        return kind, seal(sealed, kind, key or self.secrets.mac)
+
+    def enrolment(self, token: Token, **changes):
+        request = EnrolRequest(
+            token_id=token.id,
+            device=self.name,
+            public=self.public,
+            profile="raspberry-pi-4",
+            labels={"site": "north"},
+        )
+        return prove(msgspec.structs.replace(request, **changes), token.key)
+
+
+def join(http, token_text, name):
+    """Enrol as an agent does; the device, whom it trusts, and the MQTT port."""
+    token = Token.parse(token_text)
+    device = Device(name, exchange_public(new_exchange_key()))
+    answer = http.post("/device/v1/enrol", content=msgspec.json.encode(device.enrolment(token)))
+    assert answer.status_code == 200, answer.text
+    given = msgspec.json.decode(answer.content, type=EnrolAnswer)
+    trust = accept_trust(given, token)
+    device.learn(trust.exchange)
+    return device, trust, given.mqtt_port
+
+
+class Backend:
+    """A data folder with keys, a store and a published bundle, without any network."""
+
+    def __init__(self, folder: Path):
+        self.publisher = SigningKey.generate()
+        self.repository = Repository(folder / "trust", folder / "keys")
+        self.keyring = open_keyring(
+            folder / "keys",
+            [self.publisher.public],
+            folder / "none.pub",
+            lambda: open_repository(self.repository, "", NOW),
+        )
+        self.store = Store(folder / "fleet.db")
+        self.registry = Registry(
+            self.store, folder / "bundles", [self.publisher.public], self.repository
+        )
+        self.bundle = unpack(make_bundle(self.publisher), [self.publisher.public])
+        self.registry.publish(make_bundle(self.publisher), NOW)
+
+    def device(self, name="pi-1", **more):
+        """An enrolled device."""
+        device = Device(name, self.keyring.trust.exchange)
+        self.store.add_device(
+            DeviceRecord(
+                id=name,
+                public=device.public,
+                profile="raspberry-pi-4",
+                labels={"site": "north"},
+                enrolled_at=NOW,
+                **more,
+            )
+        )
+        return device
+
+    def window(self, **changes):
+        return window_of(self.bundle, **changes)
+
+    def report(self, generation=1, phase="confirmed", **changes):
+        manifest = self.bundle.manifest
+        running = Running(manifest.name, manifest.version, self.bundle.digest)
+        return msgspec.structs.replace(
+            Report(generation=generation, phase=phase, running=running), **changes
+        )
+
+
+@contextmanager
+def backend(folder: Path):
+    made = Backend(folder)
+    try:
+        yield made
+    finally:
+        made.store.close()
+
+
+def window_of(bundle, *, rows=10, seed=3, **changes):
+    """A window as a device makes it: real rows binned on the bundle's own edges."""
+    x = pictures(rows, seed)
+    columns = {
+        "output.confidence": scores(x, DIGITS).max(axis=1).astype(float),
+        "input.brightness": x.mean(axis=(1, 2)).astype(float) / 16,
+    }
+    baseline = bundle.baseline
+    window = Window(
+        model=bundle.manifest.name,
+        version=bundle.manifest.version,
+        digest=bundle.digest,
+        edges_id=baseline.edges_id,
+        seconds=5.0,
+        rows=rows,
+        channels={n: sketch(baseline.channels[n], values) for n, values in columns.items()},
+    )
+    return msgspec.structs.replace(window, **changes)
+
+
+class ServerProcess:
+    """A real `edge server run` on free ports."""
+
+    def __init__(self, data_dir: Path, *arguments: str):
+        self.data_dir = data_dir
+        self.process = subprocess.Popen(
+            [sys.executable, "-m", "edge_sdk.cli", "server", "run", "--port", "0",
+             "--data-dir", str(data_dir), *arguments],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            env=os.environ | {"PYTHONUNBUFFERED": "1"},
+            text=True,
+        )  # fmt: skip
+        self.output = ""
+        self._reader = threading.Thread(target=self._read, daemon=True)
+        self._reader.start()
+        until(lambda: self._up() or self.process.poll() is not None, 30)
+        self.where = read_running(data_dir)
+        assert self.where is not None, self.output
+
+    def _up(self):
+        where = read_running(self.data_dir)
+        return where is not None and where.pid == self.process.pid
+
+    def _read(self):
+        with self.process.stdout as lines:
+            for line in lines:
+                self.output += line
+
+    def client(self):
+        ca = ca_file(self.data_dir) if self.where.tls else None
+        return Client(self.where.url, read_admin_token(self.data_dir), ca)
+
+    def stop(self):
+        """SIGTERM and wait; the exit code."""
+        self.process.terminate()
+        return self._ended()
+
+    def kill(self):
+        """SIGKILL: as a power cut, but for what the kernel holds."""
+        self.process.kill()
+        return self._ended()
+
+    def _ended(self):
+        code = self.process.wait(20)
+        self._reader.join(5)
+        return code
+
+
+@contextmanager
+def server_process(data_dir: Path, *arguments: str):
+    server = ServerProcess(data_dir, *arguments)
+    try:
+        yield server
+    finally:
+        server.kill()
+
+
+def until(true, seconds=10.0):
+    """Wait until `true()`; fails after `seconds`."""
+    deadline = time.monotonic() + seconds
+    while not true():
+        assert time.monotonic() < deadline, f"not true within {seconds} s"
+        threading.Event().wait(0.02)

@@ -1,0 +1,51 @@
+"""When a download may begin."""
+
+import pytest
+
+from device_agent.manners import RESERVE, DailyWindow, Manners, Moment, why_wait
+from edge_sdk.errors import InvalidInputError
+
+PLENTY = 10**12
+
+
+def at(clock: str, *, free: int = PLENTY, runs: bool = True) -> Moment:
+    hours, minutes = clock.split(":")
+    return Moment(60 * int(hours) + int(minutes), free, runs)
+
+
+@pytest.mark.parametrize(
+    ("window", "inside", "outside"),
+    [
+        ("02:00-04:00", ["02:00", "03:59"], ["01:59", "04:00", "14:00"]),
+        ("22:30-04:00", ["22:30", "00:00", "03:59"], ["22:29", "04:00", "12:00"]),
+    ],
+)
+def test_a_download_waits_for_the_window_of_the_day_even_past_midnight(window, inside, outside):
+    manners = Manners(window=DailyWindow.parse(window))
+    assert all(why_wait(manners, 10, at(clock)) is None for clock in inside)
+    for clock in outside:
+        assert window in why_wait(manners, 10, at(clock)).words
+
+
+def test_a_device_on_which_nothing_runs_waits_for_no_window():
+    manners = Manners(window=DailyWindow.parse("02:00-04:00"))
+    assert why_wait(manners, 10, at("12:00", runs=False)) is None
+
+
+@pytest.mark.parametrize("text", ["", "2-4", "24:00-04:00", "02:60-04:00", "02:00-02:00", "x"])
+def test_a_window_that_is_none_is_refused_with_an_example(text):
+    with pytest.raises(InvalidInputError):
+        DailyWindow.parse(text)
+
+
+def test_a_metered_link_defers_what_is_above_its_limit_and_says_both_numbers():
+    manners = Manners(metered=True, defer_above=1000)
+    assert why_wait(manners, 1000, at("12:00")) is None
+    assert "1,001 bytes are above the 1,000" in why_wait(manners, 1001, at("12:00")).words
+    assert why_wait(Manners(defer_above=1000), 1001, at("12:00")) is None
+
+
+def test_room_is_kept_for_state_and_outbox():
+    assert why_wait(Manners(), 100, at("12:00", free=RESERVE + 100)) is None
+    hold = why_wait(Manners(), 100, at("12:00", free=RESERVE + 99))
+    assert hold.kind == "room"

@@ -1,0 +1,465 @@
+"""The device's update machine: stories, and the promises that hold under any order of events."""
+
+import msgspec
+import pytest
+from hypothesis import settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
+
+from device_agent import update as u
+from edge_sdk.formats import from_json, to_json
+from edge_sdk.messages import Assignment
+
+RULES = u.Rules(profile="pi", windows=2, max_error_share=0.1)
+
+
+def order(generation: int, digest: str = "a", profile: str = "pi") -> Assignment:
+    return Assignment(
+        device="d",
+        generation=generation,
+        model="m",
+        version=digest,
+        profile=profile,
+        digest=digest,
+        length=10,
+        rollout="r",
+        not_before=0.0,
+    )
+
+
+def play(memory: u.Memory, *events: u.Event) -> tuple[u.Memory, list[u.Action]]:
+    done: list[u.Action] = []
+    for event in events:
+        memory, actions = u.step(RULES, memory, event)
+        done += actions
+    return memory, done
+
+
+def install(memory: u.Memory, one: Assignment) -> u.Memory:
+    """Offer, fetch, test, try and confirm."""
+    g = one.generation
+    return play(
+        memory,
+        u.Offered(one),
+        u.Fetched(g),
+        u.SelfTested(g),
+        u.ServerContact(),
+        u.WindowClosed(one.digest, 1, 10, 0),
+        u.WindowClosed(one.digest, 2, 10, 0),
+    )[0]
+
+
+def told(actions: list[u.Action]) -> list[tuple[int, str]]:
+    return [(a.generation, a.outcome.phase) for a in actions if isinstance(a, u.Tell)]
+
+
+def test_an_order_is_fetched_tested_tried_and_confirmed():
+    memory, actions = play(u.Memory(), u.Offered(order(1)))
+    assert actions == [u.Tell(1, u.Outcome("fetching")), u.Fetch(order(1), 1)]
+    memory, actions = play(memory, u.Fetched(1, 512))
+    assert actions == [u.Tell(1, u.Outcome("verified", "", 512)), u.SelfTest(order(1))]
+    memory, actions = play(memory, u.SelfTested(1))
+    assert actions == [u.Activate(order(1)), u.Tell(1, u.Outcome("trial", "", 512))]
+    windows = (u.WindowClosed("a", 1, 10, 0), u.WindowClosed("a", 2, 10, 0))
+    memory, actions = play(memory, *windows)
+    assert actions == []  # healthy, but nobody heard of it
+    memory, actions = play(memory, u.ServerContact())
+    assert actions == [u.Tell(1, u.Outcome("confirmed", "", 512))]
+    assert memory.state == u.Idle(order(1), u.Outcome("confirmed", "", 512))
+
+
+def test_contact_alone_confirms_nothing_and_an_empty_window_is_not_a_healthy_one():
+    trial, _ = play(u.Memory(), u.Offered(order(1)), u.Fetched(1), u.SelfTested(1))
+    empty = (u.WindowClosed("a", n, 0, 0) for n in range(1, 9))
+    memory, _ = play(trial, u.ServerContact(), *empty)
+    assert isinstance(memory.state, u.Trial)
+
+
+def test_contact_from_before_the_trial_does_not_count():
+    fetched, _ = play(u.Memory(), u.Offered(order(1)), u.Fetched(1), u.ServerContact())
+    windows = (u.WindowClosed("a", n, 10, 0) for n in (1, 2, 3))
+    memory, _ = play(fetched, u.SelfTested(1), *windows)
+    assert isinstance(memory.state, u.Trial)
+
+
+@pytest.mark.parametrize("generation", [0, 1, 2])
+def test_a_replayed_order_is_told_and_changes_nothing(generation):
+    memory = install(u.Memory(), order(2))
+    after, actions = play(memory, u.Offered(order(generation, "old")))
+    assert after == memory
+    [notice] = actions
+    assert isinstance(notice, u.Notice)
+    assert f"order {generation} is not above 2" in notice.detail
+
+
+def test_the_retained_order_of_every_reconnect_is_silent():
+    memory = install(u.Memory(), order(2))
+    assert play(memory, u.Offered(order(2))) == (memory, [])
+
+
+def test_an_order_for_the_running_model_is_confirmed_at_once():
+    memory, actions = play(install(u.Memory(), order(1)), u.Offered(order(2)))
+    assert actions == [u.Tell(2, u.Outcome("confirmed"))]
+    assert u.confirmed(memory.state) == order(2)
+
+
+def test_an_order_that_gives_the_running_model_another_name_must_face_its_manifest():
+    safe = install(u.Memory(), order(1))
+    renamed = msgspec.structs.replace(order(2), version="9")
+    memory, actions = play(safe, u.Offered(renamed))
+    assert actions[-1] == u.Fetch(renamed, 1)
+    memory, _ = play(memory, u.Rejected(2, "the bundle is m a pi"))
+    assert u.confirmed(memory.state) == order(1)
+
+
+def test_a_model_for_another_board_is_refused_without_a_download():
+    safe = install(u.Memory(), order(1))
+    memory, actions = play(safe, u.Offered(order(2, "b", profile="mcu")))
+    assert told(actions) == [(2, "refused")]
+    assert not any(isinstance(a, u.Fetch) for a in actions)
+    assert u.confirmed(memory.state) == order(1)
+
+
+def test_a_failed_self_test_is_refused_and_never_activated():
+    safe = install(u.Memory(), order(1))
+    memory, actions = play(
+        safe, u.Offered(order(2, "b")), u.Fetched(2), u.SelfTested(2, "differs by 3")
+    )
+    assert told(actions)[-1] == (2, "refused")
+    assert not any(isinstance(a, u.Activate) for a in actions)
+    assert memory.state == u.Idle(order(1), u.Outcome("refused", "differs by 3"))
+
+
+def test_too_many_errors_on_trial_go_back_without_a_server():
+    safe = install(u.Memory(), order(1))
+    trial, _ = play(safe, u.Offered(order(2, "b")), u.Fetched(2), u.SelfTested(2))
+    memory, actions = play(trial, u.WindowClosed("b", 9, 8, 2))
+    assert actions[0] == u.Activate(order(1))
+    assert told(actions) == [(2, "reverted")]
+    assert "2 of 10 inferences failed" in memory.state.outcome.reason
+
+
+def test_windows_of_the_model_before_do_not_judge_the_candidate():
+    safe = install(u.Memory(), order(1))
+    trial, _ = play(safe, u.Offered(order(2, "b")), u.Fetched(2), u.SelfTested(2))
+    assert play(trial, u.WindowClosed("a", 9, 0, 10)) == (trial, [])
+
+
+def test_a_first_model_that_fails_leaves_nothing_running():
+    trial, _ = play(u.Memory(), u.Offered(order(1)), u.Fetched(1), u.SelfTested(1))
+    memory, actions = play(trial, u.WindowClosed("a", 1, 0, 10))
+    assert actions[0] == u.Stop()
+    assert isinstance(memory.state, u.Empty)
+
+
+def test_a_newer_order_supersedes_a_trial_on_the_confirmed_model():
+    safe = install(u.Memory(), order(1))
+    trial, _ = play(safe, u.Offered(order(2, "b")), u.Fetched(2), u.SelfTested(2))
+    memory, actions = play(trial, u.Offered(order(3, "c")))
+    assert actions == [
+        u.Activate(order(1)),
+        u.Tell(3, u.Outcome("fetching")),
+        u.Fetch(order(3, "c"), 1),
+    ]
+    assert play(memory, u.SelfTested(2), u.Fetched(2), u.Rejected(2, "x")) == (memory, [])
+
+
+def test_a_newer_order_cancels_a_download():
+    fetching, _ = play(u.Memory(), u.Offered(order(1)))
+    _, actions = play(fetching, u.Offered(order(2, "b")))
+    assert actions[0] == u.Cancel(1)
+
+
+def test_a_newer_order_for_the_model_on_trial_does_not_begin_anew():
+    trial, _ = play(u.Memory(), u.Offered(order(1)), u.Fetched(1), u.SelfTested(1))
+    half, _ = play(trial, u.WindowClosed("a", 1, 5, 0))
+    memory, actions = play(half, u.Offered(order(2)))
+    assert told(actions) == [(2, "trial")]
+    assert memory.state.healthy == 1
+
+
+def test_tries_without_progress_end_in_failed_and_progress_begins_the_count_anew():
+    memory, _ = play(u.Memory(), u.Offered(order(1)))
+    for _ in range(3 * u.TRIES):  # a link that cuts every few bytes still gets there
+        state = memory.state
+        memory, actions = play(memory, u.FetchFailed(1, state.attempt, "cut", state.got + 1))
+        assert actions == [u.Fetch(order(1), 1)]
+    for attempt in range(1, u.TRIES):
+        memory, actions = play(memory, u.FetchFailed(1, attempt, "cut", 5))
+        assert actions == [u.Fetch(order(1), attempt + 1)]
+    memory, actions = play(memory, u.FetchFailed(1, u.TRIES, "cut", 5))
+    assert told(actions) == [(1, "failed")]
+    assert "10 tries without progress, the last: cut" in memory.state.outcome.reason
+
+
+def test_a_denied_download_fails_at_once():
+    _, actions = play(u.Memory(), u.Offered(order(1)), u.FetchFailed(1, 1, "404", final=True))
+    assert told(actions)[-1] == (1, "failed")
+
+
+def test_a_restart_tests_the_confirmed_model_before_it_answers():
+    safe = install(u.Memory(), order(1))
+    memory, actions = play(safe, u.Restarted())
+    assert actions == [u.SelfTest(order(1), known=True)]
+    assert play(memory, u.SelfTested(1))[1][0] == u.Activate(order(1))
+
+
+def test_a_restart_goes_on_with_the_download():
+    safe = install(u.Memory(), order(1))
+    fetching, _ = play(safe, u.Offered(order(2, "b")))
+    _, actions = play(fetching, u.Restarted())
+    assert actions == [u.SelfTest(order(1), known=True), u.Fetch(order(2, "b"), 1)]
+
+
+def test_a_model_that_takes_the_process_down_on_trial_is_reverted():
+    memory = install(u.Memory(), order(1))
+    memory, _ = play(memory, u.Offered(order(2, "b")), u.Fetched(2), u.SelfTested(2))
+    for _ in range(u.STARTS - 1):
+        memory, actions = play(memory, u.Restarted(), u.SelfTested(1), u.SelfTested(2))
+        assert isinstance(memory.state, u.Trial)
+    memory, actions = play(memory, u.Restarted())
+    assert told(actions) == [(2, "reverted")]
+    assert "started 3 times" in memory.state.outcome.reason
+    assert u.SelfTest(order(1), known=True) in actions
+
+
+def test_a_model_that_takes_the_process_down_in_its_self_test_is_refused():
+    memory, _ = play(u.Memory(), u.Offered(order(1)), u.Fetched(1))
+    memory, actions = play(memory, *[u.Restarted()] * u.STARTS)
+    assert told(actions)[-1] == (1, "refused")
+
+
+def test_a_confirmed_model_lost_on_disk_is_fetched_again():
+    memory, actions = play(install(u.Memory(), order(1)), u.Restarted(), u.SelfTested(1, "gone"))
+    assert u.Fetch(order(1), 1) in actions
+    assert any(isinstance(a, u.Notice) and "gone" in a.detail for a in actions)
+    assert memory.state == u.Fetching(None, order(1))
+
+
+def test_the_same_window_told_twice_counts_once():
+    trial, _ = play(u.Memory(), u.Offered(order(1)), u.Fetched(1), u.SelfTested(1))
+    memory, _ = play(trial, u.ServerContact(), *[u.WindowClosed("a", 1, 10, 0)] * 5)
+    assert memory.state.healthy == 1
+
+
+def test_a_failure_told_twice_starts_one_new_try():
+    memory, _ = play(u.Memory(), u.Offered(order(1)))
+    _, actions = play(memory, *[u.FetchFailed(1, 1, "cut")] * 3)
+    assert actions == [u.Fetch(order(1), 2)]
+
+
+def test_without_a_sound_model_to_go_back_to_a_failed_trial_stops():
+    safe = install(u.Memory(), order(1))
+    memory, actions = play(safe, u.Offered(order(2, "b")), u.Restarted(), u.SelfTested(1, "gone"))
+    assert isinstance(actions[-1], u.Notice)
+    trial, _ = play(memory, u.Fetched(2), u.SelfTested(2))
+    _, actions = play(trial, u.WindowClosed("b", 1, 0, 10))
+    assert actions[0] == u.Stop()
+
+
+def test_a_rollback_by_hand_tests_and_runs_the_version_before_and_says_why():
+    memory = install(install(u.Memory(), order(1)), order(2, "b"))
+    assert u.digests(memory) == {"a", "b"}
+    memory, actions = play(memory, u.RollBack())
+    assert actions == [u.SelfTest(order(1), known=True)]
+    memory, actions = play(memory, u.SelfTested(1))
+    assert actions == [u.Activate(order(1)), u.Tell(2, u.Outcome("reverted", u.BY_HAND))]
+    assert play(memory, u.Offered(order(2, "b"))) == (memory, [])  # the retained order again
+    _, [notice] = play(memory, u.RollBack())
+    assert "no earlier version is kept" in notice.detail
+
+
+def test_a_rollback_by_hand_gives_up_the_candidate_first():
+    safe = install(u.Memory(), order(1))
+    trial, _ = play(safe, u.Offered(order(2, "b")), u.Fetched(2), u.SelfTested(2))
+    memory, actions = play(trial, u.RollBack())
+    assert actions == [u.Activate(order(1)), u.Tell(2, u.Outcome("reverted", u.BY_HAND))]
+    assert u.confirmed(memory.state) == order(1)
+
+
+def test_a_lost_model_is_stood_in_for_by_the_one_before_while_it_is_fetched_again():
+    memory = install(install(u.Memory(), order(1)), order(2, "b"))
+    memory, actions = play(memory, u.Restarted(), u.SelfTested(2, "gone"))
+    assert actions[-2:] == [u.SelfTest(order(1), known=True), u.Fetch(order(2, "b"), 1)]
+    _, actions = play(memory, u.SelfTested(1))
+    assert actions[0] == u.Activate(order(1))
+
+
+def test_a_deferred_download_is_told_once_with_its_reason_and_again_when_it_begins():
+    fetching, _ = play(u.Memory(), u.Offered(order(1)))
+    memory, actions = play(fetching, *[u.Deferred(1, "metered link")] * 3)
+    assert actions == [u.Tell(1, u.Outcome("deferred", "metered link"))]
+    memory, actions = play(memory, u.Deferred(1, ""))
+    assert actions == [u.Tell(1, u.Outcome("fetching"))]
+    assert memory == fetching
+
+
+LIVE = ("order", "confirmed")
+
+
+class Device(RuleBasedStateMachine):
+    """A device whose every job may fail, be late or be told twice, and whose power may fail."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.memory = u.Memory()
+        self.jobs: list[u.Action] = []  # the worker's queue, in order
+        self.past: list[u.Event] = []
+        self.offered = [order(0)]
+        self.verified: set[str] = set()  # digests
+        self.tested: set[str] = set()  # digests, since the last start
+        self.running: str | None = None
+        self.leaving: str | None = None  # answers until the version before has passed its test
+        self.window = 0
+        self.healthy: dict[str, int] = {}
+
+    def step(self, event: u.Event) -> None:
+        before = self.memory
+        after, actions = u.step(RULES, before, event)
+        self.memory = from_json(u.Memory, to_json(after), "memory")  # as it comes from disk
+        assert self.memory == after
+        assert after.generation >= before.generation
+        self.check_confirmed(before, after, event)
+        for action in actions:
+            self.do(action)
+        self.past.append(event)
+
+    def check_confirmed(self, before: u.Memory, after: u.Memory, event: u.Event) -> None:
+        """The confirmed model changes only by a passed trial, or to the same model ordered anew."""
+        old, new = u.confirmed(before.state), u.confirmed(after.state)
+        if new is None:
+            assert old is None or (isinstance(event, u.SelfTested) and event.reason), "lost"
+        elif old is not None and new == before.previous:
+            assert isinstance(event, u.RollBack | u.SelfTested)
+        elif old is None or old.digest != new.digest:
+            assert isinstance(before.state, u.Trial)
+            assert before.state.order == new
+            assert self.healthy.get(new.digest, 0) >= RULES.windows
+
+    def do(self, action: u.Action) -> None:
+        match action:
+            case u.Activate(what):
+                assert what.digest in self.tested, "runs without a self-test"
+                assert what.digest in self.verified, "runs without a signature"
+                self.running, self.leaving = what.digest, None
+            case u.Stop():
+                self.running = self.leaving = None
+            case u.Fetch() | u.SelfTest():
+                self.jobs.append(action)
+            case u.Cancel(generation):
+                self.jobs = [j for j in self.jobs if j.order.generation != generation]
+
+    @rule(digest=st.sampled_from("abc"), ahead=st.integers(1, 3), ours=st.integers(0, 9))
+    def new_order(self, digest: str, ahead: int, ours: int) -> None:
+        top = max(o.generation for o in self.offered)
+        one = order(top + ahead, digest, "pi" if ours else "mcu")
+        self.offered.append(one)
+        self.step(u.Offered(one))
+        if one.profile != RULES.profile:
+            assert not self.jobs or self.jobs[-1].order != one
+
+    @rule(pick=st.randoms())
+    def old_order(self, pick) -> None:
+        before = self.memory
+        self.step(u.Offered(pick.choice(self.offered)))
+        assert self.memory == before
+
+    @precondition(lambda self: self.jobs)
+    @rule(luck=st.sampled_from(["ok", "ok", "ok", "cut", "denied", "wrong"]), got=st.integers(0, 9))
+    def job_ends(self, luck: str, got: int) -> None:
+        match self.jobs.pop(0):
+            case u.SelfTest(what):
+                if luck in ("ok", "cut"):
+                    self.tested.add(what.digest)
+                    self.step(u.SelfTested(what.generation))
+                else:
+                    self.step(u.SelfTested(what.generation, "differs"))
+            case u.Fetch(what, attempt):
+                generation = what.generation
+                if luck == "ok":
+                    self.verified.add(what.digest)
+                    self.step(u.Fetched(generation, got))
+                elif luck == "wrong":
+                    self.step(u.Rejected(generation, "forged"))
+                else:
+                    final = luck == "denied"
+                    self.step(u.FetchFailed(generation, attempt, luck, got, final))
+
+    @precondition(lambda self: self.running)
+    @rule(rows=st.integers(0, 20), errors=st.sampled_from([0, 0, 0, 1, 20]))
+    def window_ends(self, rows: int, errors: int) -> None:
+        self.window += 1
+        if rows:
+            self.healthy[self.running] = self.healthy.get(self.running, 0) + 1
+        self.step(u.WindowClosed(self.running, self.window, rows, errors))
+
+    @rule()
+    def contact(self) -> None:
+        self.step(u.ServerContact())
+
+    @rule()
+    def roll_back(self) -> None:
+        if u.candidate(self.memory.state) is None and self.memory.previous:
+            self.leaving = self.running
+        self.step(u.RollBack())
+
+    @rule(reason=st.sampled_from(["", "metered"]))
+    def deferred(self, reason: str) -> None:
+        before = self.memory
+        self.step(u.Deferred(before.generation, reason))
+        assert u.digests(self.memory) == u.digests(before)
+
+    @precondition(lambda self: self.past)
+    @rule(pick=st.randoms())
+    def doubled(self, pick) -> None:
+        """An event comes again: the last one, or one long gone by another order."""
+        state = self.memory.state
+        live = {getattr(getattr(state, name, None), "generation", -1) for name in LIVE}
+        stale = [
+            e
+            for e in self.past
+            if isinstance(e, u.Fetched | u.FetchFailed | u.Rejected | u.SelfTested)
+            and e.generation not in live
+        ]
+        stale += [e for e in self.past if isinstance(e, u.WindowClosed) and e.number <= self.seen]
+        if stale:
+            before, running = self.memory, self.running
+            self.step(pick.choice(stale))
+            assert (self.memory, self.running) == (before, running)
+
+    @property
+    def seen(self) -> int:
+        return self.memory.state.seen if isinstance(self.memory.state, u.Trial) else self.window
+
+    @rule()
+    def power_fails(self) -> None:
+        self.jobs.clear()
+        self.tested.clear()
+        self.past = [e for e in self.past if not isinstance(e, u.WindowClosed)]
+        self.running, self.leaving, self.window = None, None, 0
+        self.step(u.Restarted())
+
+    @invariant()
+    def what_runs_is_the_candidate_on_trial_or_the_confirmed_model(self) -> None:
+        state = self.memory.state
+        safe = u.confirmed(state)
+        if isinstance(state, u.Trial):
+            assert self.running == state.order.digest
+        else:
+            allowed = (None, safe.digest if safe else None, self.leaving)
+            assert self.running in allowed
+
+    @invariant()
+    def something_is_under_way_or_settled(self) -> None:
+        if isinstance(self.memory.state, u.Fetching | u.Verified):
+            assert any(j.order == self.memory.state.order for j in self.jobs), "stuck"
+
+
+Device.TestCase.settings = settings(max_examples=200, stateful_step_count=40, deadline=None)
+TestDevice = Device.TestCase
+
+
+def test_memory_of_a_newer_agent_is_refused_in_words():
+    newer = to_json(msgspec.structs.replace(u.Memory(), format=2))
+    with pytest.raises(Exception, match="upgrade the side that is older"):
+        from_json(u.Memory, newer, "update.json")

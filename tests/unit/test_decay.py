@@ -1,0 +1,104 @@
+"""Drift: found where it is, told once, priced, and silent on a fleet that does not move."""
+
+import numpy as np
+import pytest
+
+from edge_sdk.channels import InputSchema, input_channels, output_channels
+from edge_sdk.messages import Window
+from edge_sdk.sketch import make_baseline, sketch
+from fleet_server.decay import Watch, findings, psi
+
+SCHEMA = InputSchema(name="x", kind="image", shape=(8, 8, 1), low=0.0, high=16.0)
+
+
+def scenes(rng, rows, gain=1.0):
+    strength = rng.uniform(0.6, 1.4, (rows, 1, 1, 1))
+    return np.clip(gain * strength * rng.gamma(2, 2.5, (rows, 8, 8, 1)), 0, 16)
+
+
+def answers(rng, rows, confidence):
+    top = np.clip(rng.normal(confidence, 0.05, rows), 0.4, 0.99)
+    rest = (1 - top) / 2
+    return np.stack([top, rest, rest], axis=1)
+
+
+def channels(rng, gain, confidence, rows=100):
+    return {
+        **input_channels(SCHEMA, scenes(rng, rows, gain)),
+        **output_channels(answers(rng, rows, confidence)),
+    }
+
+
+BASELINE = make_baseline(channels(np.random.default_rng(0), 1.0, 0.9, rows=2000), ("a", "b", "c"))
+
+
+def follow(fault, *, windows=60, seed=1, sites=("north", "south", "east"), per_site=4):
+    """Findings after `windows`, where `fault(device, site, t)` gives (gain, confidence)."""
+    rng = np.random.default_rng(seed)
+    watch = Watch()
+    where = {f"{site}-{i}": site for site in sites for i in range(per_site)}
+    for t in range(windows):
+        for device, site in where.items():
+            columns = channels(rng, *fault(device, site, t))
+            found = {n: sketch(c, columns[n]) for n, c in BASELINE.channels.items()}
+            window = Window(
+                model="m", version="1", digest="d", edges_id=BASELINE.edges_id,
+                seconds=1.0, rows=100, channels=found,
+            )  # fmt: skip
+            watch.add(device, window, BASELINE)
+    return findings([watch.state(device, site) for device, site in where.items()])
+
+
+def test_a_darker_sensor_at_one_site_is_one_finding_that_names_site_feature_size_and_cost():
+    def dark(device, site, t):
+        return (0.6, 0.7) if site == "north" and t >= 30 else (1.0, 0.9)
+
+    [found] = follow(dark, windows=40)
+    assert found.scope == "site=north"
+    assert (len(found.devices), found.of) == (4, 4)
+    assert {m.channel for m in found.moved} >= {"input.brightness", "input.contrast"}
+    assert all(m.shift < 0 for m in found.moved if m.channel == "input.brightness")
+    assert "data drift at site north" in found.title
+    assert "on 4 of 4 devices" in found.title
+    assert found.loss == pytest.approx(0.2, abs=0.03)
+    assert found.severity == "critical"
+
+
+def test_a_drift_without_consequence_is_told_quietly():
+    def harmless(device, site, t):
+        return (0.6 if site == "north" and t >= 30 else 1.0, 0.9)
+
+    [found] = follow(harmless, windows=40)
+    assert found.severity == "info"
+
+
+def test_the_whole_fleet_moving_is_one_finding_not_three():
+    [found] = follow(lambda device, site, t: (0.6 if t >= 30 else 1.0, 0.9), windows=40)
+    assert found.scope == "fleet"
+    assert len(found.devices) == 12
+
+
+def test_one_device_alone_is_told_only_when_it_lasts():
+    def stuck(device, site, t):
+        return (0.5 if device == "north-0" and t >= 30 else 1.0, 0.9)
+
+    assert follow(stuck, windows=38) == []
+    [found] = follow(stuck, windows=50)
+    assert found.scope == "device=north-0"
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_a_fleet_that_does_not_move_is_silent(seed):
+    assert follow(lambda device, site, t: (1.0, 0.9), windows=60, seed=seed, per_site=3) == []
+
+
+def test_a_fleet_with_a_slow_rhythm_of_its_own_is_silent():
+    """Autocorrelated inputs: thresholds come from runs of the device's own windows."""
+    rhythm = [1.0 + 0.1 * np.sin(t / 2) for t in range(60)]
+    assert follow(lambda device, site, t: (rhythm[t], 0.9), windows=60, per_site=3) == []
+
+
+def test_psi_is_zero_for_equal_shares_and_grows_with_distance():
+    even = np.array([50.0, 50.0])
+    assert psi(even, even * 3) == pytest.approx(0, abs=1e-4)
+    assert psi(even, np.array([60.0, 40.0])) < psi(even, np.array([90.0, 10.0]))

@@ -1,0 +1,185 @@
+"""The database: migrated at the first start, written all or nothing, orders only ever newer."""
+
+import sqlite3
+
+import pytest
+from alembic import command
+from alembic.autogenerate import compare_metadata
+from alembic.config import Config
+from alembic.runtime.migration import MigrationContext
+from sqlalchemy import create_engine
+
+from edge_sdk.errors import EdgeError, RefusedError
+from edge_sdk.messages import Assignment, sign_assignment
+from edge_sdk.signing import SigningKey
+from fleet_server.records import AlertRecord, DeviceRecord, Poison
+from fleet_server.store import Store, tables
+from tests.server_side import NOW
+
+DIRECTOR = SigningKey.generate()
+
+
+@pytest.fixture
+def store(tmp_path):
+    with Store(tmp_path / "fleet.db") as opened:
+        yield opened
+
+
+def an_order(device="pi-1", generation=1, version="1"):
+    assignment = Assignment(
+        device=device,
+        generation=generation,
+        model="digits",
+        version=version,
+        profile="raspberry-pi-4",
+        digest="a" * 64,
+        length=10,
+        rollout="r1",
+        not_before=NOW,
+    )
+    return assignment, sign_assignment(assignment, DIRECTOR)
+
+
+def a_device(name):
+    return DeviceRecord(id=name, public="00", profile="p", labels={"site": "s"}, enrolled_at=NOW)
+
+
+def test_migrations_from_nothing_give_the_tables_that_the_code_uses(tmp_path, store):
+    engine = create_engine(f"sqlite:///{tmp_path / 'fleet.db'}")
+    with engine.connect() as connection:
+        assert compare_metadata(MigrationContext.configure(connection), tables.metadata) == []
+    engine.dispose()
+
+
+def test_a_database_of_the_first_schema_keeps_its_devices_and_tokens(tmp_path):
+    path = tmp_path / "old.db"
+    engine = create_engine(f"sqlite:///{path}")
+    config = Config()
+    config.set_main_option("script_location", "fleet_server:migrations")
+    config.set_main_option("path_separator", "os")
+    with engine.begin() as connection:
+        config.attributes["connection"] = connection
+        command.upgrade(config, "0001")
+        connection.exec_driver_sql(
+            "INSERT INTO devices VALUES ('pi-1', 'ab', 'p', '{}', 5.0, 6.0, 'b', 1, 2,"
+            " 'm', '1', 'd', 'confirmed', '', 3, 'r', 'a', 0, 700)"
+        )
+        connection.exec_driver_sql(
+            "INSERT INTO enrolment_keys VALUES ('t1', x'00', 1.0, 2.0, 3, 'old')"
+        )
+    engine.dispose()
+    with Store(path) as store:
+        device, key = store.device("pi-1"), store.enrolment_key("t1")
+        assert (device.rows, device.generation, device.last_seen) == (700, 3, 6.0)
+        assert (device.revoked_at, device.tls_key) == (None, "")
+        assert (key.uses_left, key.device) == (3, "")
+
+
+def test_commits_are_durable_and_readers_do_not_wait_for_the_writer(tmp_path, store):
+    with store.transaction():
+        store.add_device(a_device("pi-1"))
+        other = sqlite3.connect(tmp_path / "fleet.db", timeout=0)
+        assert other.execute("SELECT count(*) FROM devices").fetchone() == (0,)
+        assert other.execute("PRAGMA journal_mode").fetchone() == ("wal",)
+        other.close()
+    with store._write() as connection:
+        assert connection.exec_driver_sql("PRAGMA synchronous").scalar() == 2
+
+
+def test_a_database_of_a_newer_program_is_refused_in_words_and_left_alone(tmp_path):
+    path = tmp_path / "fleet.db"
+    Store(path).close()
+    with sqlite3.connect(path) as connection:
+        connection.execute("UPDATE alembic_version SET version_num = '9999'")
+    connection.close()
+    before = path.read_bytes()
+    with pytest.raises(EdgeError, match=r"schema 9999.*knows up to 0002: upgrade"):
+        Store(path)
+    assert path.read_bytes() == before
+
+
+def test_a_file_that_is_no_database_is_refused_in_words(tmp_path):
+    (tmp_path / "fleet.db").write_bytes(b"something else entirely" * 100)
+    with pytest.raises(EdgeError, match="can't be used as a database"):
+        Store(tmp_path / "fleet.db")
+
+
+def test_a_transaction_that_fails_leaves_nothing_behind(store):
+    def half_done():
+        with store.transaction():
+            store.add_device(a_device("pi-1"))
+            store.order([an_order()])
+            store.add_event(NOW, "test", "something", "happened")
+            raise KeyError
+
+    with pytest.raises(KeyError):
+        half_done()
+    assert store.devices() == []
+    assert store.assignments() == {}
+    assert store.events() == []
+
+
+def test_a_newer_order_replaces_the_older_and_an_older_one_is_refused(store):
+    store.order([an_order(generation=1)])
+    store.order([an_order(generation=3, version="2")])
+    for generation in (1, 2, 3):
+        with pytest.raises(RefusedError, match="its current one has generation 3"):
+            store.order([an_order(generation=generation)])
+    assert store.assignments()["pi-1"].version == "2"
+    assert store.assignment("pi-1").envelope == an_order(generation=3, version="2")[1]
+
+
+def test_of_several_orders_none_is_given_if_one_is_refused(store):
+    store.order([an_order("pi-2", generation=5)])
+    with pytest.raises(RefusedError):
+        store.order([an_order("pi-1"), an_order("pi-2", generation=5)])
+    assert set(store.assignments()) == {"pi-2"}
+
+
+def test_a_rollout_keeps_its_birthday_and_its_decisions_their_order(store):
+    store.save_rollout("r1", "digits", "2", "running", b"{}", NOW)
+    store.save_rollout("r1", "digits", "2", "promoted", b'{"a":1}', NOW + 9)
+    for number in range(3):
+        store.add_decision("r1", NOW + number, b"%d" % number)
+    [record] = store.rollouts("promoted")
+    assert (record.created_at, record.updated_at) == (NOW, NOW + 9)
+    assert record.document == b'{"a":1}'
+    assert store.rollouts("running") == []
+    assert [d.document for d in store.decisions("r1", 2)] == [b"2", b"1"]
+
+
+def test_an_alert_is_one_row_however_often_it_is_saved(store):
+    for state in ("open", "acknowledged", "closed"):
+        store.save_alert(
+            AlertRecord(
+                id="a1",
+                state=state,
+                scope="north",
+                kind="drift",
+                document=b"{}",
+                opened_at=NOW,
+                updated_at=NOW,
+            )
+        )
+    assert [alert.state for alert in store.alerts()] == ["closed"]
+    assert store.alerts("open") == []
+
+
+def test_messages_set_aside_are_cut_and_counted(store):
+    poison = [
+        Poison(at=NOW, device="pi-1", kind="event", reason=f"bad {n}", payload=b"x" * 9000)
+        for n in range(1200)
+    ]
+    store.set_aside(poison)
+    kept = store.poison(5000)
+    assert len(kept) == 1000
+    assert kept[0].reason == "bad 1199"
+    assert len(kept[0].payload) == 4096
+
+
+def test_last_seen_never_goes_back(store):
+    store.add_device(a_device("pi-1"))
+    store.seen({"pi-1": NOW}, {"pi-1": 5})
+    store.seen({"pi-1": NOW - 60}, {"pi-1": 2})
+    device = store.device("pi-1")
+    assert (device.last_seen, device.rows) == (NOW, 7)
