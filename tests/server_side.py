@@ -240,7 +240,7 @@ def server_process(data_dir: Path, *arguments: str):
         server.kill()
 
 
-def until(true, seconds=10.0):
+def until(true, seconds=30.0):
     """Wait until `true()`; fails after `seconds`."""
     deadline = time.monotonic() + seconds
     while not true():
