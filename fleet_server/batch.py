@@ -12,6 +12,7 @@ import msgspec
 from edge_sdk.messages import Event, Report, Sealed, Window
 from edge_sdk.sketch import Sketch
 from edge_sdk.topics import Upward
+from fleet_server import rollups
 from fleet_server.plausible import why_not_event, why_not_report, why_not_window
 from fleet_server.records import BundleRecord, DeviceRecord, NewEvent, NewWindow, Poison
 from fleet_server.store import Store
@@ -47,6 +48,7 @@ class Seen(msgspec.Struct, frozen=True):
 
 class _Sorted(msgspec.Struct):
     windows: list[NewWindow] = []
+    contents: list[Window] = []  # of `windows`, decoded
     events: list[NewEvent] = []
     reports: list[tuple[int, Sealed, Report]] = []  # with the boot's place in the order
     poison: list[Poison] = []
@@ -58,6 +60,7 @@ def commit(store: Store, batch: Sequence[Arrived | Seen], bundles: Bundles) -> d
     with store.transaction():
         contiguous = _take_in(store, [i for i in batch if isinstance(i, Arrived)], bundles, out)
         store.add_windows(out.windows)
+        _roll_up(store, out, bundles)
         store.add_device_events(out.events)
         store.set_aside(out.poison)
         _apply_reports(store, out.reports)
@@ -98,6 +101,7 @@ def _sort(item: Arrived, sealed: Sealed, place: int, bundles: Bundles, out: _Sor
             reason = why_not_window(window, bundles(window.digest))
             if not reason:
                 out.windows.append(_window(item, sealed, window))
+                out.contents.append(window)
         case Event() as event:
             reason = why_not_event(event)
             if not reason:
@@ -110,6 +114,23 @@ def _sort(item: Arrived, sealed: Sealed, place: int, bundles: Bundles, out: _Sor
             reason = item.reason
     if reason:
         out.poison.append(_poison(item, reason))
+
+
+def _roll_up(store: Store, out: _Sorted, bundles: Bundles) -> None:
+    """Add the batch's windows to the sums of their hours and days."""
+    labels = store.labels_of(window.device for window in out.windows)
+    parts: dict[rollups.Key, list[Window]] = {}
+    for record, window in zip(out.windows, out.contents, strict=True):
+        at = rollups.taken_at(record.received_at, record.wall)
+        for key in rollups.keys_of(
+            at, rollups.slice_of(window.digest, labels.get(record.device, {}))
+        ):
+            parts.setdefault(key, []).append(window)
+    found = {window.digest: bundles(window.digest) for window in out.contents}
+    store.roll_up(
+        {key: rollups.sums(windows) for key, windows in parts.items()},
+        {digest: (b.model, b.version, b.profile) for digest, b in found.items() if b},
+    )
 
 
 def _apply_reports(store: Store, reports: Sequence[tuple[int, Sealed, Report]]) -> None:

@@ -7,6 +7,7 @@ import msgspec
 from edge_sdk.bundle import Manifest
 from edge_sdk.messages import Phase
 from edge_sdk.sketch import Baseline
+from fleet_server.rollups import Slice, Sums
 
 AlertState = Literal["open", "acknowledged", "closed"]
 
@@ -111,6 +112,17 @@ class WindowRecord(msgspec.Struct, frozen=True, kw_only=True):
     confidence_mean: float | None
     confidence_rows: int
     latency_mean: float | None
+
+
+class RollupRecord(msgspec.Struct, frozen=True, kw_only=True):
+    """What one slice did during the hour or day that begins at `start`."""
+
+    start: float
+    model: str
+    version: str
+    profile: str
+    slice: Slice
+    sums: Sums
 
 
 class NewWindow(msgspec.Struct, frozen=True, kw_only=True):

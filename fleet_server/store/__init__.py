@@ -1,11 +1,12 @@
 """The only SQL of the server; rows come and go as `records`."""
 
 from fleet_server.store.control import Control
+from fleet_server.store.decay import Decay
 from fleet_server.store.devices import Devices
 from fleet_server.store.telemetry import Telemetry
 
 __all__ = ["Store"]
 
 
-class Store(Devices, Control, Telemetry):
+class Store(Devices, Control, Telemetry, Decay):
     """The server's database: `Store(path)` opens and migrates it."""

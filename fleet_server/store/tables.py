@@ -175,3 +175,29 @@ alerts = Table(
     *_all(Float, "opened_at", "updated_at"),
     Column("closed_at", Float),
 )
+
+rollups = Table(
+    "rollups",
+    metadata,
+    _id(),
+    *_all(Text, "span"),
+    *_all(Float, "start"),
+    *_all(Text, "digest", "site", "labels", "model", "version", "profile"),
+    *_all(LargeBinary, "body"),
+    UniqueConstraint("span", "start", "digest", "site", "labels"),
+    Index("rollups_by_model", "model", "span", "start"),
+)
+
+labels = Table(
+    "labels",
+    metadata,
+    _id(),
+    *_all(Text, "device", "row", "model", "version", "predicted", "label"),
+    Column("confidence", Float),
+    *_all(Float, "taken_at", "received_at"),
+    *_all(Integer, "audit"),
+    *_all(Text, "source"),
+    *_all(Float, "certainty"),
+    UniqueConstraint("device", "row"),
+    Index("labels_by_model", "model", "taken_at"),
+)
