@@ -250,8 +250,8 @@ class _Session:
                 if self._uplink.online:
                     log.info("%s: offline (%s)", self._device, reason)
                 self._uplink.disconnected()
-            case Arrived(kind, payload):
-                self._acked(payload) if kind == "ack" else self._ordered(payload)
+            case Arrived():
+                self._arrived(item)
             case Closed(number, window):
                 self._uplink.put(window)
                 self._step(update.WindowClosed(window.digest, number, window.rows, window.errors))
@@ -261,6 +261,15 @@ class _Session:
                 self._notice(name, detail)
             case _Crashed(error):
                 raise error
+
+    def _arrived(self, message: Arrived) -> None:
+        match message.kind:
+            case "ack":
+                self._acked(message.payload)
+            case "desired":
+                self._ordered(message.payload)
+            case "command":
+                log.warning("%s: a command was not taken", self._device)
 
     def _ordered(self, payload: bytes) -> None:
         if payload and (order := self._opened(payload)):  # empty: an order that was taken back

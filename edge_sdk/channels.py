@@ -24,6 +24,21 @@ LATENCY = Channel(
     mean=0,
     sd=0,
 )
+# A model and its shadow are compared on edges that neither brings along.
+CONFIDENCE = Channel(
+    kind="numeric",
+    edges=tuple(round(0.05 * step, 2) for step in range(21)),
+    counts=(),
+    mean=0,
+    sd=0,
+)
+LEAD = Channel(
+    kind="numeric",
+    edges=tuple(round(0.1 * step, 1) for step in range(-10, 11)),
+    counts=(),
+    mean=0,
+    sd=0,
+)
 
 
 class InputSchema(msgspec.Struct, frozen=True, kw_only=True):

@@ -2,7 +2,7 @@
 
 Upward messages travel `Sealed`: numbered per boot and authenticated under the device's own key, so
 the broker need not be trusted. The server confirms what it has committed with `Ack`; until then the
-device keeps them. Downward orders are `Assignment`s, signed by the server's director key.
+device keeps them. Downward `Assignment`s and `Command`s are signed by the server's director key.
 """
 
 import base64
@@ -13,7 +13,7 @@ import msgspec
 
 from edge_sdk.errors import FormatError, UntrustedError
 from edge_sdk.formats import from_json, from_msgpack, to_json, to_msgpack
-from edge_sdk.signing import ASSIGNMENT, PublicKey, Signed, SigningKey, unseal
+from edge_sdk.signing import ASSIGNMENT, COMMAND, PublicKey, Signed, SigningKey, unseal
 from edge_sdk.sketch import Sketch
 from edge_sdk.topics import Upward
 
@@ -64,6 +64,37 @@ class Report(msgspec.Struct, frozen=True, kw_only=True):
     resumed_at: int = 0
 
 
+class Side(msgspec.Struct, frozen=True):
+    """One model's answers to the rows of a comparison, on the edges of `edge_sdk.channels`."""
+
+    confidence: Sketch  # on CONFIDENCE
+    latency_ms: Sketch  # on LATENCY
+
+
+class Comparison(msgspec.Struct, frozen=True, kw_only=True):
+    """A shadow model beside the one that answers: both were given the same rows.
+
+    Attributes:
+        model, version, digest: of the shadow.
+        rows: rows that both answered; `primary` and `shadow` are about these.
+        agreed: of them, those to which both gave the same class.
+        errors: rows that the shadow alone could not answer.
+        skipped: rows it was not given, so that the primary is never kept waiting.
+        lead: the shadow's confidence minus the primary's, row by row, on LEAD.
+    """
+
+    model: str
+    version: str
+    digest: str
+    rows: int
+    agreed: int
+    errors: int = 0
+    skipped: int = 0
+    primary: Side
+    shadow: Side
+    lead: Sketch
+
+
 class Window(msgspec.Struct, frozen=True, kw_only=True):
     """What happened in one telemetry window under one model.
 
@@ -77,6 +108,7 @@ class Window(msgspec.Struct, frozen=True, kw_only=True):
         skew: rows that did not fit the input schema, by reason.
         channels: sketches by channel name (`input.*`, `output.*`, `latency_ms`).
         rss_bytes: resident memory of the process at the end.
+        comparison: with a shadow model, if one ran beside.
     """
 
     format: int = 1
@@ -92,6 +124,50 @@ class Window(msgspec.Struct, frozen=True, kw_only=True):
     skew: dict[str, int] = {}
     channels: dict[str, Sketch] = {}
     rss_bytes: int = 0
+    comparison: Comparison | None = None
+
+
+Policy = Literal[
+    "random",  # any row, as an audit: the only one whose labels give an unbiased accuracy
+    "margin",  # the two best classes are close
+    "entropy",  # the answer is spread over the classes
+    "novelty",  # the row is far from the training baseline
+    "disagreement",  # primary and shadow gave different classes
+]
+
+
+class Sample(msgspec.Struct, frozen=True, kw_only=True):
+    """One row that a person shall label.
+
+    Attributes:
+        command: number of the Command that asked for it.
+        id: names the row without telling whose it is: a hash under a key that stays on the device.
+        subject: the same of what the source called the row (a file, a person); "" if nothing.
+        score: what the policy looked at, larger is more wanted; 0 for `random`.
+        share: of all rows that came in the same window, how large a part was sent by this policy.
+        probabilities: the model's answer, by class.
+        shadow: digest of the shadow that answered too, and its class; None if there was none.
+        dtype, shape, data: the raw row in C order after `transforms`; empty if it may not leave.
+        transforms: what was done to the row before it left, in order.
+    """
+
+    format: int = 1
+    slot: str = "main"
+    model: str
+    version: str
+    digest: str
+    command: int
+    policy: Policy
+    id: str
+    subject: str = ""
+    score: float = 0.0
+    share: float = 0.0
+    probabilities: tuple[float, ...]
+    shadow: tuple[str, int] | None = None
+    dtype: str = ""
+    shape: tuple[int, ...] = ()
+    data: bytes = b""
+    transforms: tuple[str, ...] = ()
 
 
 class Event(msgspec.Struct, frozen=True, kw_only=True):
@@ -155,9 +231,52 @@ class Assignment(msgspec.Struct, frozen=True, kw_only=True):
     not_before: float
 
 
-Body = Report | Window | Event
-B = TypeVar("B", Report, Window, Event)
-KIND_OF: dict[type[Body], Upward] = {Report: "report", Window: "telemetry", Event: "event"}
+class SampleRequest(msgspec.Struct, frozen=True, kw_only=True):
+    """Which rows the server wants; what may leave the device is decided on the device.
+
+    Attributes:
+        model, version: only rows answered by these; "" is any.
+        quota: samples in all, after which the request is done.
+        until: Unix seconds by the server's clock, after which it is void.
+        raw: whether the row itself is asked for, or only the model's answer.
+        classes: only rows that were given one of these labels; empty is any.
+        between: only rows whose channels (by name) lie in these intervals, ends included.
+    """
+
+    policy: Policy
+    quota: int
+    until: float
+    model: str = ""
+    version: str = ""
+    raw: bool = True
+    classes: tuple[str, ...] = ()
+    between: dict[str, tuple[float, float]] = {}
+
+
+class Command(msgspec.Struct, frozen=True, kw_only=True):
+    """What the server wants of a device beside its orders; retained, it stands until the next one.
+
+    Attributes:
+        number: only ever rises per device; the device takes none that is not above the last.
+        samples: which rows it wants now; nothing takes an earlier wish back.
+        issued: server's clock when it was signed, Unix seconds.
+    """
+
+    format: int = 1
+    device: str
+    number: int
+    issued: float
+    samples: SampleRequest | None = None
+
+
+Body = Report | Window | Event | Sample
+B = TypeVar("B", Report, Window, Event, Sample)
+KIND_OF: dict[type[Body], Upward] = {
+    Report: "report",
+    Window: "telemetry",
+    Event: "event",
+    Sample: "sample",
+}
 BODY_OF: dict[Upward, type[Body]] = {kind: body for body, kind in KIND_OF.items()}
 
 
@@ -229,17 +348,38 @@ def open_assignment(payload: bytes, device: str, director: PublicKey) -> Assignm
         FormatError: not an envelope or not an assignment.
         UntrustedError: not signed by the director, or meant for another device.
     """
+    text = _opened(payload, ASSIGNMENT, director, "an order")
+    return _own(from_json(Assignment, text, "an order"), device, "an order")
+
+
+def sign_command(command: Command, director: SigningKey) -> bytes:
+    """The signed command, as JSON for the wire."""
+    return msgspec.json.encode(director.seal(to_json(command), COMMAND))
+
+
+def open_command(payload: bytes, device: str, director: PublicKey) -> Command:
+    """The command in a signed envelope; raises as `open_assignment` does."""
+    text = _opened(payload, COMMAND, director, "a command")
+    return _own(from_json(Command, text, "a command"), device, "a command")
+
+
+D = TypeVar("D", Assignment, Command)
+
+
+def _opened(payload: bytes, kind: str, director: PublicKey, what: str) -> bytes:
     if len(payload) > MAX_MESSAGE:
-        raise FormatError(f"an order of {len(payload):,} bytes is over the limit {MAX_MESSAGE:,}")
+        raise FormatError(f"{what} of {len(payload):,} bytes is over the limit {MAX_MESSAGE:,}")
     try:
         signed = msgspec.json.decode(payload, type=Signed)
     except (msgspec.DecodeError, UnicodeDecodeError) as error:
-        raise FormatError(f"an order can't be read: {error}") from error
-    text = unseal(signed, ASSIGNMENT, [director])
-    assignment = from_json(Assignment, text, "an order")
-    if assignment.device != device:
-        raise UntrustedError(f"an order for {assignment.device[:64]!r} was sent to {device}")
-    return assignment
+        raise FormatError(f"{what} can't be read: {error}") from error
+    return unseal(signed, kind, [director])
+
+
+def _own(document: D, device: str, what: str) -> D:
+    if document.device != device:
+        raise UntrustedError(f"{what} for {document.device[:64]!r} was sent to {device}")
+    return document
 
 
 def _mac(message: Sealed, kind: Upward, key: bytes) -> bytes:

@@ -28,6 +28,7 @@ from edge_sdk.files import private, write_atomic
 
 MANIFEST = "application/vnd.edge.manifest+json"
 ASSIGNMENT = "application/vnd.edge.assignment+json"
+COMMAND = "application/vnd.edge.command+json"
 TIME = "application/vnd.edge.time+json"
 
 

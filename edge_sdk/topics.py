@@ -5,8 +5,8 @@ from typing import Literal, get_args
 
 from edge_sdk.errors import FormatError
 
-Upward = Literal["report", "telemetry", "event"]
-Downward = Literal["desired", "ack"]
+Upward = Literal["report", "telemetry", "event", "sample"]
+Downward = Literal["desired", "ack", "command"]
 
 PREFIX = "edge/1"
 UPWARD: tuple[Upward, ...] = get_args(Upward)

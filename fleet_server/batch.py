@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 
 import msgspec
 
-from edge_sdk.messages import Event, Report, Sealed, Window
+from edge_sdk.messages import Event, Report, Sample, Sealed, Window
 from edge_sdk.sketch import Sketch
 from edge_sdk.topics import Upward
 from fleet_server import rollups
@@ -35,7 +35,7 @@ class Arrived(msgspec.Struct, frozen=True, kw_only=True):
     kind: Upward
     payload: bytes
     sealed: Sealed | None = None
-    body: Report | Window | Event | None = None
+    body: Report | Window | Event | Sample | None = None
     reason: str = ""
 
 
@@ -110,6 +110,8 @@ def _sort(item: Arrived, sealed: Sealed, place: int, bundles: Bundles, out: _Sor
             reason = why_not_report(report)
             if not reason:
                 out.reports.append((place, sealed, report))
+        case Sample():
+            reason = "this server asked for no samples"
         case None:
             reason = item.reason
     if reason:

@@ -85,6 +85,51 @@ REPORT = messages.Report(
     agent="0.1.0",
 )
 EVENT = messages.Event(name="started", detail="agent 0.1.0")
+SIDE = messages.Side(
+    Sketch([0] * 21 + [3], 3, 0, 3.0, 3.0, 1.0, 1.0), Sketch([3] + [0] * 81, 3, 0, 0.003, 3e-6)
+)
+COMPARED_WINDOW = msgspec.structs.replace(
+    WINDOW,
+    comparison=messages.Comparison(
+        model="pets",
+        version="8",
+        digest="cd" * 32,
+        rows=3,
+        agreed=2,
+        skipped=1,
+        primary=SIDE,
+        shadow=SIDE,
+        lead=Sketch([0] * 10 + [3] + [0] * 11, 3),
+    ),
+)
+SAMPLE = messages.Sample(
+    model="pets",
+    version="7",
+    digest="ab" * 32,
+    command=2,
+    policy="margin",
+    id="0f" * 16,
+    score=0.75,
+    share=0.25,
+    probabilities=(0.625, 0.375),
+    shadow=("cd" * 32, 1),
+    dtype="uint8",
+    shape=(2, 2, 1),
+    data=bytes([0, 1, 2, 255]),
+    transforms=("blur 1",),
+)
+COMMAND = messages.Command(
+    device="pi-7",
+    number=2,
+    issued=1_700_000_000.0,
+    samples=messages.SampleRequest(
+        policy="margin",
+        quota=20,
+        until=1_700_086_400.0,
+        classes=("cat",),
+        between={"input.brightness": (0.0, 0.25)},
+    ),
+)
 ASSIGNMENT = messages.Assignment(
     device="pi-7",
     generation=4,
@@ -148,6 +193,9 @@ def documents() -> dict[str, bytes]:
         "telemetry-1.msgpack": sealed(WINDOW, 1),
         "report-1.msgpack": sealed(REPORT, 2),
         "event-1.msgpack": sealed(EVENT, 3),
+        "telemetry-1-compared.msgpack": sealed(COMPARED_WINDOW, 4),
+        "sample-1.msgpack": sealed(SAMPLE, 5),
+        "command-1.dsse.json": messages.sign_command(COMMAND, KEY),
         "ack-1.msgpack": messages.seal_ack("b1", 3, "pi-7", MAC_KEY),
         "time-1.dsse.json": sign_time("nonce-1", 1_700_000_000.5, KEY),
         "bundle-1.edge": packed_bundle(),

@@ -37,6 +37,8 @@ def test_the_bytes_of_version_1_never_change(name):
         ("telemetry", golden.WINDOW, "telemetry-1.msgpack"),
         ("report", golden.REPORT, "report-1.msgpack"),
         ("event", golden.EVENT, "event-1.msgpack"),
+        ("telemetry", golden.COMPARED_WINDOW, "telemetry-1-compared.msgpack"),
+        ("sample", golden.SAMPLE, "sample-1.msgpack"),
     ],
 )
 def test_old_messages_are_still_read(kind, body, file):
@@ -48,6 +50,22 @@ def test_old_messages_are_still_read(kind, body, file):
 def test_an_old_order_is_still_read():
     payload = (golden.FOLDER / "assignment-1.dsse.json").read_bytes()
     assert messages.open_assignment(payload, "pi-7", golden.KEY.public) == golden.ASSIGNMENT
+
+
+def test_an_old_command_is_still_read():
+    payload = (golden.FOLDER / "command-1.dsse.json").read_bytes()
+    assert messages.open_command(payload, "pi-7", golden.KEY.public) == golden.COMMAND
+
+
+def test_a_command_is_for_one_device_and_no_order_passes_for_one():
+    payload = messages.sign_command(golden.COMMAND, golden.KEY)
+    with pytest.raises(UntrustedError, match="a command for 'pi-7' was sent to pi-8"):
+        messages.open_command(payload, "pi-8", golden.KEY.public)
+    with pytest.raises(UntrustedError):
+        messages.open_command(payload, "pi-7", OTHER.public)
+    order = messages.sign_assignment(golden.ASSIGNMENT, golden.KEY)
+    with pytest.raises(UntrustedError):
+        messages.open_command(order, "pi-7", golden.KEY.public)
 
 
 def test_an_old_bundle_is_still_read():
@@ -77,6 +95,7 @@ def test_junk_is_refused_in_our_words(junk):
         lambda: messages.unseal_upward(junk, "report", "pi-7", golden.MAC_KEY),
         lambda: messages.unseal_ack(junk, "pi-7", golden.MAC_KEY),
         lambda: messages.open_assignment(junk, "pi-7", golden.KEY.public),
+        lambda: messages.open_command(junk, "pi-7", golden.KEY.public),
         lambda: bundle.unpack(junk, [golden.KEY.public]),
         lambda: bundle.decode_golden(junk),
         lambda: formats.from_json(identity.Trust, junk, "trust"),
