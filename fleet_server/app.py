@@ -24,7 +24,7 @@ from fleet_server.asgi import make_app
 from fleet_server.changes import Changes
 from fleet_server.controller import Controller
 from fleet_server.credentials import Credentials
-from fleet_server.data_dir import KEYS, TRUST, Running, announce, retract
+from fleet_server.data_dir import DATABASE, KEYS, TRUST, Running, announce, retract
 from fleet_server.fleet import overview
 from fleet_server.ingest import Ingest
 from fleet_server.keyring import Keyring, open_keyring, pinned_root
@@ -54,6 +54,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
         port, mqtt_port: 0 takes a free one.
         tls: HTTPS and MQTTS; without it only this machine may connect, unless `plain` allows it.
         names: host names and addresses that devices use, for the certificate.
+        database: `postgresql://…`; empty for SQLite in the data folder.
         publishers: whose bundles are taken; empty for those of the last start.
         default_publisher: the key to trust at a first start without `publishers`.
     """
@@ -67,6 +68,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     tls: bool = False
     plain: bool = False
     names: Sequence[str] = ()
+    database: str = ""
 
 
 class Server:
@@ -113,7 +115,7 @@ class Server:
                 self._settings.default_publisher,
                 lambda: open_repository(repository, pinned_root(data / KEYS), self._now()),
             )
-            with Store(data / "fleet.db") as store:
+            with Store(self._settings.database or data / DATABASE) as store:
                 if keyring.renewed:
                     store.void_enrolment_keys()
                 await self._serve(store, keyring, repository)

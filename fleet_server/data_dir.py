@@ -10,6 +10,7 @@ from edge_sdk.formats import from_json, to_json
 
 CA_CERTIFICATE = "ca.pem"
 ADMIN_TOKEN = "admin.token"  # noqa: S105 - a file's name
+DATABASE = "fleet.db"
 KEYS = "keys"
 SERVER = "server.json"
 TRUST = "trust"

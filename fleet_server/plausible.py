@@ -11,6 +11,7 @@ MAX_BINS = 4096
 MAX_COUNT = 2**40
 MAX_NUMBER = 2**53
 MAX_TEXT = 2 * MAX_WORDS
+NUL = "\0"  # PostgreSQL holds no text with it
 
 
 def why_not_numbered(message: Sealed) -> str | None:
@@ -19,6 +20,8 @@ def why_not_numbered(message: Sealed) -> str | None:
         return f"it is numbered {message.seq}"
     if not (math.isfinite(message.wall) and math.isfinite(message.uptime)):
         return "its clock shows no number"
+    if NUL in message.boot:
+        return "the name of its boot has a NUL in it"
     return None
 
 
@@ -26,6 +29,8 @@ def why_not_event(event: Event) -> str | None:
     """Why an event can't be written down; None if it can."""
     if not event.name or max(len(event.name), len(event.detail)) > MAX_TEXT:
         return f"its name is empty, or a text in it is longer than {MAX_TEXT} characters"
+    if NUL in event.name or NUL in event.detail:
+        return "a text in it has a NUL"
     return None
 
 
@@ -81,4 +86,6 @@ def why_not_report(report: Report) -> str | None:
         texts += [running.model, running.version, running.digest]
     if any(len(text) > MAX_TEXT for text in texts):
         return f"a text in it is longer than {MAX_TEXT} characters"
+    if any(NUL in text for text in texts):
+        return "a text in it has a NUL"
     return None

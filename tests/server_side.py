@@ -111,7 +111,7 @@ def join(http, token_text, name):
 class Backend:
     """A data folder with keys, a store and a published bundle, without any network."""
 
-    def __init__(self, folder: Path):
+    def __init__(self, folder: Path, database=None):
         self.publisher = SigningKey.generate()
         self.repository = Repository(folder / "trust", folder / "keys")
         self.keyring = open_keyring(
@@ -120,7 +120,7 @@ class Backend:
             folder / "none.pub",
             lambda: open_repository(self.repository, "", NOW),
         )
-        self.store = Store(folder / "fleet.db")
+        self.store = Store(database or folder / "fleet.db")
         self.registry = Registry(
             self.store, folder / "bundles", [self.publisher.public], self.repository
         )
@@ -154,8 +154,8 @@ class Backend:
 
 
 @contextmanager
-def backend(folder: Path):
-    made = Backend(folder)
+def backend(folder: Path, database=None):
+    made = Backend(folder, database)
     try:
         yield made
     finally:
@@ -185,14 +185,15 @@ def window_of(bundle, *, rows=10, seed=3, **changes):
 class ServerProcess:
     """A real `edge server run` on free ports."""
 
-    def __init__(self, data_dir: Path, *arguments: str):
+    def __init__(self, data_dir: Path, *arguments: str, database: Path | str = ""):
         self.data_dir = data_dir
+        url = database if isinstance(database, str) else ""
         self.process = subprocess.Popen(
             [sys.executable, "-m", "edge_sdk.cli", "server", "run", "--port", "0",
              "--data-dir", str(data_dir), *arguments],
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
-            env=os.environ | {"PYTHONUNBUFFERED": "1"},
+            env=os.environ | {"PYTHONUNBUFFERED": "1", "EDGE_DATABASE": url},
             text=True,
         )  # fmt: skip
         self.output = ""
@@ -232,8 +233,8 @@ class ServerProcess:
 
 
 @contextmanager
-def server_process(data_dir: Path, *arguments: str):
-    server = ServerProcess(data_dir, *arguments)
+def server_process(data_dir: Path, *arguments: str, database: Path | str = ""):
+    server = ServerProcess(data_dir, *arguments, database=database)
     try:
         yield server
     finally:

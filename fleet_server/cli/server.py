@@ -9,6 +9,7 @@ from pathlib import Path
 
 import click
 import msgspec
+from click.core import ParameterSource
 
 from edge_sdk.errors import InvalidInputError
 from edge_sdk.signing import PublicKey
@@ -18,6 +19,7 @@ from fleet_server.cli.places import default_data_dir, default_publisher
 from fleet_server.client import Client
 from fleet_server.data_dir import Running
 from fleet_server.keyring import Keyring
+from fleet_server.store.engines import has_password
 
 MQTT_PORT, MQTTS_PORT = 1883, 8883
 
@@ -25,6 +27,16 @@ MQTT_PORT, MQTTS_PORT = 1883, 8883
 @click.group()
 def server() -> None:
     """The fleet server."""
+
+
+def _no_password_in_argv(ctx: click.Context, option: click.Parameter, url: str) -> str:
+    typed = ctx.get_parameter_source(str(option.name)) is ParameterSource.COMMANDLINE
+    if url and has_password(url) and typed:
+        raise InvalidInputError(
+            "a command line is no place for a password, others see it there: "
+            "give it by EDGE_DATABASE, PGPASSWORD or ~/.pgpass"
+        )
+    return url
 
 
 @server.command()
@@ -66,6 +78,15 @@ def server() -> None:
     multiple=True,
     help="Host name or address that devices use, for the certificate; may be repeated.",
 )
+@click.option(
+    "--database",
+    envvar="EDGE_DATABASE",
+    default="",
+    metavar="URL",
+    help="postgresql://USER@HOST/NAME; its password by EDGE_DATABASE, PGPASSWORD or ~/.pgpass.  "
+    "[default: SQLite in the data folder]",
+    callback=_no_password_in_argv,
+)
 def run(  # noqa: PLR0913 - one argument an option
     data_dir: Path,
     host: str,
@@ -73,6 +94,7 @@ def run(  # noqa: PLR0913 - one argument an option
     mqtt_port: int | None,
     publishers: tuple[Path, ...],
     names: tuple[str, ...],
+    database: str,
     *,
     tls: bool,
     plain: bool,
@@ -90,6 +112,7 @@ def run(  # noqa: PLR0913 - one argument an option
         tls=tls,
         plain=plain,
         names=names,
+        database=database,
     )
     if tls and plain:
         raise InvalidInputError("--tls and --plain contradict each other: give one")

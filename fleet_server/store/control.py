@@ -2,7 +2,6 @@
 
 import msgspec
 from sqlalchemy import RowMapping, insert, select
-from sqlalchemy.dialects.sqlite import insert as upsert
 
 from edge_sdk.bundle import Manifest
 from edge_sdk.formats import from_json, to_json
@@ -57,7 +56,7 @@ class Control(Database):
         }
         with self._write() as c:
             c.execute(
-                upsert(tables.rollouts)
+                self._upsert(tables.rollouts)
                 .values(created_at=at, **values)
                 .on_conflict_do_update(index_elements=["id"], set_=values)
             )
@@ -95,7 +94,7 @@ class Control(Database):
         values = msgspec.structs.asdict(alert)
         with self._write() as c:
             c.execute(
-                upsert(tables.alerts)
+                self._upsert(tables.alerts)
                 .values(values)
                 .on_conflict_do_update(index_elements=["id"], set_=values)
             )

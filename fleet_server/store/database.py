@@ -1,7 +1,7 @@
-"""The SQLite file: opened, migrated, and written by one transaction at a time.
+"""The database: opened, migrated, and written by one transaction at a time.
 
-Readers see the last commit and never wait (WAL); a commit is on the disk when it returns
-(synchronous FULL). Every method of the store that is called inside `transaction` joins it.
+Readers see the last commit and never wait; a commit is on the disk when it returns. Every method of
+the store that is called inside `transaction` joins it.
 """
 
 import threading
@@ -9,40 +9,46 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self
+from typing import Self
 
 from alembic import command
 from alembic.config import Config
 from alembic.runtime.migration import MigrationContext
 from alembic.script import ScriptDirectory
-from sqlalchemy import Connection, Engine, create_engine, event
-from sqlalchemy.exc import DatabaseError, OperationalError
+from sqlalchemy import Connection, Engine, Table
+from sqlalchemy.dialects import postgresql, sqlite
+from sqlalchemy.exc import DatabaseError, DataError, InternalError, OperationalError
 
-from edge_sdk.errors import EdgeError
+from edge_sdk.errors import EdgeError, InvalidInputError
+from fleet_server.store.engines import open_engine, shown
 
-READERS = 40
+GONE = (OperationalError, InternalError)  # no fault of the statement: it may hold tomorrow
 
 
 class Database:
     """The connection pool and the one writer's lock."""
 
-    def __init__(self, path: Path) -> None:
-        """Open and migrate `path`.
+    def __init__(self, where: Path | str) -> None:
+        """Open and migrate a SQLite file, or a PostgreSQL database by its URL.
 
         Raises:
             EdgeError: written by a newer version of this program, or no database at all.
         """
-        self._engine = _engine(path)
+        self._engine = open_engine(where)
         self._writer = self._engine.execution_options(writes=True)
         self._lock = threading.RLock()
         self._own = threading.local()
         try:
-            _migrate(self._writer, path)
+            _migrate(self._writer, shown(where))
         except DatabaseError as error:
             self.close()
-            raise EdgeError(
-                f"{path} can't be used as a database ({error.orig}): "
+            hint = (
                 "restore it from a backup, or move it away to start anew"
+                if isinstance(where, Path)
+                else "is it running, does it exist, and may this user create tables there?"
+            )
+            raise EdgeError(
+                f"{shown(where)} can't be used as a database ({_words(error)}): {hint}"
             ) from error
         except EdgeError:
             self.close()
@@ -80,9 +86,12 @@ class Database:
                     yield connection
                 finally:
                     self._own.connection = None
-        except OperationalError as error:
+        except DataError as error:
+            raise InvalidInputError(f"the database can't hold this: {_words(error)}") from error
+        except GONE as error:
             raise EdgeError(
-                f"the database can't be written ({error.orig}): is the disk full or read-only?"
+                f"the database can't be written ({_words(error)}): "
+                "is it reachable, and is its disk full or read-only?"
             ) from error
 
     @contextmanager
@@ -90,32 +99,30 @@ class Database:
         if (open_one := self._joined()) is not None:
             yield open_one
             return
-        with self._engine.connect() as connection:
-            yield connection
+        try:
+            with self._engine.connect() as connection:
+                yield connection
+        except DataError as error:
+            raise InvalidInputError(f"the database can't hold this: {_words(error)}") from error
+        except GONE as error:
+            raise EdgeError(f"the database can't be read: {_words(error)}") from error
 
     def _joined(self) -> Connection | None:
         found: Connection | None = getattr(self._own, "connection", None)
         return found
 
-
-def _engine(path: Path) -> Engine:
-    engine = create_engine(f"sqlite:///{path}", max_overflow=READERS)
-
-    @event.listens_for(engine, "connect")
-    def prepare(connection: Any, _record: object) -> None:  # noqa: ANN401 - sqlite3's, untyped here
-        connection.isolation_level = None  # transactions are begun below, not by the driver
-        for pragma in ("journal_mode=WAL", "synchronous=FULL", "busy_timeout=10000"):
-            connection.execute(f"PRAGMA {pragma}")
-
-    @event.listens_for(engine, "begin")
-    def begin(connection: Connection) -> None:
-        writes = connection.get_execution_options().get("writes", False)
-        connection.exec_driver_sql("BEGIN IMMEDIATE" if writes else "BEGIN")
-
-    return engine
+    def _upsert(self, table: Table) -> sqlite.Insert | postgresql.Insert:
+        """An INSERT that knows ON CONFLICT."""
+        if self._engine.dialect.name == "postgresql":
+            return postgresql.insert(table)
+        return sqlite.insert(table)
 
 
-def _migrate(engine: Engine, path: Path) -> None:
+def _words(error: DatabaseError) -> str:
+    return str(error.orig).strip().partition("\n")[0]
+
+
+def _migrate(engine: Engine, place: str) -> None:
     config = Config()
     config.set_main_option("script_location", "fleet_server:migrations")
     config.set_main_option("path_separator", "os")
@@ -125,7 +132,7 @@ def _migrate(engine: Engine, path: Path) -> None:
         current = MigrationContext.configure(connection).get_current_revision()
         if current is not None and current not in known:
             raise EdgeError(
-                f"{path} has schema {current}, this program knows up to "
+                f"{place} has schema {current}, this program knows up to "
                 f"{scripts.get_current_head()}: upgrade edge-deployment-sdk"
             )
         config.attributes["connection"] = connection

@@ -3,8 +3,7 @@
 from collections.abc import Iterable, Mapping
 
 import msgspec
-from sqlalchemy import RowMapping, bindparam, func, insert, select, update
-from sqlalchemy.dialects.sqlite import insert as upsert
+from sqlalchemy import RowMapping, bindparam, case, insert, select, update
 
 from edge_sdk.errors import RefusedError
 from edge_sdk.messages import Assignment
@@ -101,11 +100,12 @@ class Devices(Database):
         if not at:
             return
         table = tables.devices
+        later = table.c.last_seen > bindparam("at")
         statement = (
             update(table)
             .where(table.c.id == bindparam("who"))
             .values(
-                last_seen=func.max(func.coalesce(table.c.last_seen, 0.0), bindparam("at")),
+                last_seen=case((later, table.c.last_seen), else_=bindparam("at")),
                 rows=table.c.rows + bindparam("more"),
             )
         )
@@ -124,7 +124,7 @@ class Devices(Database):
         records = [_record(assignment, envelope) for assignment, envelope in orders]
         if not records:
             return
-        new = upsert(tables.assignments)
+        new = self._upsert(tables.assignments)
         newer = {column.name: new.excluded[column.name] for column in tables.assignments.c}
         rows = [msgspec.structs.asdict(record) for record in records]
         with self.transaction(), self._write() as c:

@@ -3,6 +3,7 @@
 from typing import Any
 
 from sqlalchemy import (
+    BigInteger,
     Column,
     Float,
     Index,
@@ -17,14 +18,15 @@ from sqlalchemy import (
 from sqlalchemy.types import TypeEngine
 
 metadata = MetaData()
+Whole = BigInteger().with_variant(Integer(), "sqlite")  # 64 bits, which SQLite calls INTEGER
 
 
-def _all(kind: type[TypeEngine[Any]], *names: str) -> list[Column[Any]]:
+def _all(kind: type[TypeEngine[Any]] | TypeEngine[Any], *names: str) -> list[Column[Any]]:
     return [Column(name, kind, nullable=False) for name in names]
 
 
 def _id() -> Column[int]:
-    return Column("id", Integer, primary_key=True)
+    return Column("id", Whole, primary_key=True)
 
 
 def _name() -> Column[str]:
@@ -37,7 +39,7 @@ enrolment_keys = Table(
     _name(),
     *_all(LargeBinary, "key_hash"),
     *_all(Float, "created", "expires"),
-    *_all(Integer, "uses_left"),
+    *_all(Whole, "uses_left"),
     *_all(Text, "note"),
     Column("device", Text, nullable=False, server_default=""),
 )
@@ -50,11 +52,11 @@ devices = Table(
     *_all(Float, "enrolled_at"),
     Column("last_seen", Float),
     *_all(Text, "boot"),
-    *_all(Integer, "boot_order", "report_seq"),
+    *_all(Whole, "boot_order", "report_seq"),
     *_all(Text, "running_model", "running_version", "running_digest", "phase", "reason"),
-    *_all(Integer, "generation"),
+    *_all(Whole, "generation"),
     *_all(Text, "runtime", "agent"),
-    *_all(Integer, "resumed_at", "rows"),
+    *_all(Whole, "resumed_at", "rows"),
     Column("revoked_at", Float),
     Column("tls_key", Text, nullable=False, server_default=""),
 )
@@ -64,7 +66,7 @@ bundles = Table(
     metadata,
     Column("digest", Text, primary_key=True),
     *_all(Text, "model", "version", "profile"),
-    *_all(Integer, "length"),
+    *_all(Whole, "length"),
     *_all(Text, "manifest", "baseline", "signed_by"),
     *_all(Float, "published_at"),
     UniqueConstraint("model", "version", "profile"),
@@ -74,9 +76,9 @@ assignments = Table(
     "assignments",
     metadata,
     *_all(Text, "device", "slot"),
-    *_all(Integer, "generation"),
+    *_all(Whole, "generation"),
     *_all(Text, "model", "version", "profile", "digest"),
-    *_all(Integer, "length"),
+    *_all(Whole, "length"),
     *_all(Text, "rollout"),
     *_all(LargeBinary, "envelope"),
     *_all(Float, "issued_at"),
@@ -88,9 +90,9 @@ orders = Table(
     metadata,
     _id(),
     *_all(Text, "device", "slot"),
-    *_all(Integer, "generation"),
+    *_all(Whole, "generation"),
     *_all(Text, "model", "version", "profile", "digest"),
-    *_all(Integer, "length"),
+    *_all(Whole, "length"),
     *_all(Text, "rollout"),
     *_all(LargeBinary, "envelope"),
     *_all(Float, "issued_at"),
@@ -102,7 +104,7 @@ streams = Table(
     metadata,
     _id(),
     *_all(Text, "device", "boot"),
-    *_all(Integer, "contiguous"),
+    *_all(Whole, "contiguous"),
     *_all(LargeBinary, "ahead"),
     UniqueConstraint("device", "boot"),
 )
@@ -112,13 +114,13 @@ windows = Table(
     metadata,
     _id(),
     *_all(Text, "device", "boot"),
-    *_all(Integer, "seq"),
+    *_all(Whole, "seq"),
     *_all(Float, "received_at", "wall"),
     *_all(Text, "model", "version", "digest", "edges_id"),
     *_all(Float, "seconds"),
-    *_all(Integer, "rows", "errors", "skew"),
+    *_all(Whole, "rows", "errors", "skew"),
     Column("confidence_mean", Float),
-    *_all(Integer, "confidence_rows"),
+    *_all(Whole, "confidence_rows"),
     Column("latency_mean", Float),
     *_all(LargeBinary, "body"),
     UniqueConstraint("device", "boot", "seq"),
@@ -134,7 +136,7 @@ events = Table(
     *_all(Text, "source", "name", "detail"),
     Column("device", Text),
     Column("boot", Text),
-    Column("seq", Integer),
+    Column("seq", Whole),
     UniqueConstraint("device", "boot", "seq"),
 )
 

@@ -4,7 +4,6 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 import msgspec
 from sqlalchemy import Table, bindparam, delete, func, insert, select, tuple_, update
-from sqlalchemy.dialects.sqlite import insert as upsert
 
 from edge_sdk.formats import from_msgpack
 from edge_sdk.messages import Window
@@ -35,7 +34,7 @@ class Telemetry(Database):
             for device, boot in keys
         ]
         with self._write() as c:
-            c.execute(upsert(table).on_conflict_do_nothing(), fresh)
+            c.execute(self._upsert(table).on_conflict_do_nothing(), fresh)
             rows = c.execute(select(table).where(tuple_(table.c.device, table.c.boot).in_(keys)))
             return {
                 (row.device, row.boot): (row.id, Stream(row.contiguous, _ranges(row.ahead)))
@@ -72,12 +71,16 @@ class Telemetry(Database):
     def _add_once(self, table: Table, rows: list[dict[str, object]]) -> None:
         if rows:
             with self._write() as c:
-                c.execute(upsert(table).on_conflict_do_nothing(), rows)
+                c.execute(self._upsert(table).on_conflict_do_nothing(), rows)
 
     def set_aside(self, messages: Iterable[Poison]) -> None:
         """Keep messages that could not be applied, the newest thousand of them."""
         rows = [
-            msgspec.structs.asdict(message) | {"payload": message.payload[:POISON_BYTES]}
+            msgspec.structs.asdict(message)
+            | {
+                "payload": message.payload[:POISON_BYTES],
+                "reason": message.reason.replace("\0", "\N{SYMBOL FOR NULL}"),
+            }
             for message in messages
         ]
         if not rows:

@@ -83,8 +83,13 @@ def folder(tmp_path):
     return tmp_path
 
 
-def started(folder):
-    return server_process(folder / "data", "--publisher", str(folder / "signing.pub"))
+def started(folder, database=""):
+    publisher = str(folder / "signing.pub")
+    return server_process(folder / "data", "--publisher", publisher, database=database)
+
+
+def opened(folder, database):
+    return Store(database if isinstance(database, str) else folder / "data" / "fleet.db")
 
 
 def joined(server, name):
@@ -137,8 +142,8 @@ def test_an_order_reaches_a_connected_device_at_once_and_a_later_one_when_it_sub
         assert first.digest == BUNDLE.digest
 
 
-def test_everything_confirmed_is_in_the_database_after_a_kill(folder):
-    with started(folder) as server:
+def test_everything_confirmed_is_in_the_database_after_a_kill(folder, database):
+    with started(folder, database) as server:
         with server.client() as fleet:
             fleet.publish(make_bundle(KEY))
         device, _ = joined(server, "pi-1")
@@ -154,19 +159,19 @@ def test_everything_confirmed_is_in_the_database_after_a_kill(folder):
         link.close()
         confirmed, acked = link.pubacked, link.acks[-1]
         assert device.seq > max(confirmed)
-    with Store(folder / "data" / "fleet.db") as store:
+    with opened(folder, database) as store:
         stored = [w.seq for w in store.windows("digits", 0)]
         assert len(stored) == len(set(stored))
         assert confirmed <= set(stored)
         with store.transaction():
             [(_, stream)] = store.streams([("pi-1", "boot-1")]).values()
         assert acked[1] <= stream.contiguous == max(stored)
-    with started(folder) as server, linked(device, server.where.mqtt_port) as link:
+    with started(folder, database) as server, linked(device, server.where.mqtt_port) as link:
         device.seq = max(stored) - 10  # what was not confirmed comes again
         for _ in range(30):
             kind, payload = device.message(window)
             link.send(kind, payload, device.seq)
         until(lambda: link.acks[-1:] == [("boot-1", device.seq)])
         assert server.stop() == 0
-    with Store(folder / "data" / "fleet.db") as store:
+    with opened(folder, database) as store:
         assert [w.seq for w in store.windows("digits", 0)] == list(range(1, device.seq + 1))

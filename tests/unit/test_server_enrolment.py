@@ -16,8 +16,8 @@ from tests.server_side import NOW, Device, backend
 
 
 @pytest.fixture
-def back(tmp_path):
-    with backend(tmp_path) as made:
+def back(tmp_path, database):
+    with backend(tmp_path, database) as made:
         yield made
 
 
@@ -148,9 +148,9 @@ def test_a_token_made_for_nobody_here_is_refused(back):
         joins(back, prove(a_device(back).enrolment(stranger), stranger.key))
 
 
-def test_the_database_does_not_hold_the_tokens_secret(back, tmp_path):
-    token = a_token(back)
-    back.store.close()
+def test_the_database_does_not_hold_the_tokens_secret(tmp_path):
+    with backend(tmp_path) as back:
+        token = a_token(back)
     written = b"".join(path.read_bytes() for path in tmp_path.glob("fleet.db*"))
     assert token.id.encode() in written
     assert token.secret.encode() not in written

@@ -16,10 +16,23 @@ from fleet_server.ingest import Ingest
 from fleet_server.store import Store
 from tests.server_side import NOW, Clock, backend
 
+TRAP = {
+    "sqlite": "CREATE TRIGGER t BEFORE INSERT ON events WHEN new.name = 'trap' "
+    "BEGIN SELECT RAISE(ABORT, 'trapped'); END",
+    "postgresql": "ALTER TABLE events ADD CHECK (name <> 'trap')",
+}
+READ_ONLY = {
+    "sqlite": ["DROP TABLE windows"],
+    "postgresql": [
+        "DO $$ BEGIN EXECUTE 'ALTER DATABASE ' || current_database() "
+        "|| ' SET default_transaction_read_only = on'; END $$"
+    ],
+}
+
 
 @pytest.fixture
-def back(tmp_path):
-    with backend(tmp_path) as made:
+def back(tmp_path, database):
+    with backend(tmp_path, database) as made:
         yield made
 
 
@@ -75,12 +88,12 @@ def reasons(back):
     return [poison.reason for poison in back.store.poison()]
 
 
-def test_when_received_returns_the_window_is_on_the_disk(back, tmp_path):
+def test_when_received_returns_the_window_is_on_the_disk(back, database):
     device = back.device()
 
     async def story(rig):
         await rig.send(device, device.message(back.window(rows=12, errors=2)))
-        with Store(tmp_path / "fleet.db") as other:
+        with Store(database) as other:
             [window] = other.windows("digits", 0)
             assert (window.device, window.rows, window.errors) == ("pi-1", 12, 2)
             assert window.confidence_rows == 12
@@ -309,9 +322,8 @@ def test_a_stream_full_of_holes_is_bounded(back):
 
 def test_one_message_that_breaks_the_database_does_not_hold_up_the_others(back):
     good, bad = back.device(), back.device("pi-2")
-    trap = "CREATE TRIGGER t BEFORE INSERT ON events WHEN new.name = 'trap' "
     with back.store._write() as connection:
-        connection.exec_driver_sql(trap + "BEGIN SELECT RAISE(ABORT, 'trapped'); END")
+        connection.exec_driver_sql(TRAP[connection.dialect.name])
 
     async def story(rig):
         fallen = asyncio.create_task(rig.send(bad, bad.message(Event(name="trap"))))
@@ -327,7 +339,9 @@ def test_one_message_that_breaks_the_database_does_not_hold_up_the_others(back):
 def test_a_database_that_can_not_be_written_is_no_acknowledgement(back):
     device = back.device()
     with back.store._write() as connection:
-        connection.exec_driver_sql("DROP TABLE windows")
+        for statement in READ_ONLY[connection.dialect.name]:
+            connection.exec_driver_sql(statement)
+    back.store._engine.dispose()  # the setting holds for new connections
 
     async def story(rig):
         with pytest.raises(ExceptionGroup) as caught:

@@ -1,6 +1,7 @@
 """The database: migrated at the first start, written all or nothing, orders only ever newer."""
 
 import sqlite3
+import threading
 
 import pytest
 from alembic import command
@@ -9,19 +10,20 @@ from alembic.config import Config
 from alembic.runtime.migration import MigrationContext
 from sqlalchemy import create_engine
 
-from edge_sdk.errors import EdgeError, RefusedError
+from edge_sdk.errors import EdgeError, InvalidInputError, RefusedError
 from edge_sdk.messages import Assignment, sign_assignment
 from edge_sdk.signing import SigningKey
 from fleet_server.records import AlertRecord, DeviceRecord, Poison
 from fleet_server.store import Store, tables
+from fleet_server.store.engines import open_engine
 from tests.server_side import NOW
 
 DIRECTOR = SigningKey.generate()
 
 
 @pytest.fixture
-def store(tmp_path):
-    with Store(tmp_path / "fleet.db") as opened:
+def store(database):
+    with Store(database) as opened:
         yield opened
 
 
@@ -44,8 +46,8 @@ def a_device(name):
     return DeviceRecord(id=name, public="00", profile="p", labels={"site": "s"}, enrolled_at=NOW)
 
 
-def test_migrations_from_nothing_give_the_tables_that_the_code_uses(tmp_path, store):
-    engine = create_engine(f"sqlite:///{tmp_path / 'fleet.db'}")
+def test_migrations_from_nothing_give_the_tables_that_the_code_uses(database, store):
+    engine = open_engine(database)
     with engine.connect() as connection:
         assert compare_metadata(MigrationContext.configure(connection), tables.metadata) == []
     engine.dispose()
@@ -75,15 +77,74 @@ def test_a_database_of_the_first_schema_keeps_its_devices_and_tokens(tmp_path):
         assert (key.uses_left, key.device) == (3, "")
 
 
-def test_commits_are_durable_and_readers_do_not_wait_for_the_writer(tmp_path, store):
+def test_readers_see_the_last_commit_and_do_not_wait_for_the_writer(database, store):
+    other = open_engine(database)
     with store.transaction():
         store.add_device(a_device("pi-1"))
-        other = sqlite3.connect(tmp_path / "fleet.db", timeout=0)
-        assert other.execute("SELECT count(*) FROM devices").fetchone() == (0,)
-        assert other.execute("PRAGMA journal_mode").fetchone() == ("wal",)
-        other.close()
-    with store._write() as connection:
+        with other.connect() as reader:
+            assert reader.exec_driver_sql("SELECT count(*) FROM devices").scalar() == 0
+    other.dispose()
+    assert len(store.devices()) == 1
+
+
+def test_writers_of_other_processes_take_turns_so_ids_rise_in_the_order_of_commits(database, store):
+    began, done = threading.Event(), []
+
+    def second():
+        with Store(database) as other, other.transaction():
+            began.set()
+            other.add_event(NOW, "second", "x", "")
+        done.append("second")
+
+    with store.transaction():
+        store.add_event(NOW, "first", "x", "")
+        writer = threading.Thread(target=second)
+        writer.start()
+        assert not began.wait(0.2)
+        done.append("first")
+    writer.join(30)
+    assert done == ["first", "second"]
+    assert [event.source for event in store.events()] == ["second", "first"]
+
+
+def test_in_sqlite_a_commit_is_on_the_disk(tmp_path):
+    with Store(tmp_path / "fleet.db") as store, store._write() as connection:
+        assert connection.exec_driver_sql("PRAGMA journal_mode").scalar() == "wal"
         assert connection.exec_driver_sql("PRAGMA synchronous").scalar() == 2
+
+
+def test_text_that_postgresql_does_not_hold_is_refused_in_words(postgres, migrated):
+    url = postgres.new_database(migrated)
+    with Store(url) as store:
+        with pytest.raises(InvalidInputError, match="the database can't hold this"):
+            store.add_event(NOW, "s", "a\0b", "")
+        with pytest.raises(InvalidInputError, match="the database can't hold this"):
+            store.device("a\0b")
+    postgres.drop(url)
+
+
+def test_a_database_that_is_not_there_is_told_without_its_password():
+    told = r"fleet:\*\*\*@127.0.0.1:1/fleet can't be used.*is it running"
+    with pytest.raises(EdgeError, match=told) as caught:
+        Store("postgresql://fleet:secret@127.0.0.1:1/fleet")
+    assert "secret" not in str(caught.value)
+    with pytest.raises(InvalidInputError, match="'mysql' is no database we know"):
+        Store("mysql://fleet@127.0.0.1/fleet")
+
+
+def test_a_database_that_went_and_came_back_is_used_again(postgres):
+    url = postgres.new_database()
+    with Store(url) as store:
+        store.add_device(a_device("pi-1"))
+        postgres.kill()
+        with pytest.raises(EdgeError, match="can't be read"):
+            store.devices()
+        with pytest.raises(EdgeError, match="can't be written"):
+            store.add_device(a_device("pi-2"))
+        postgres.start()
+        store.add_device(a_device("pi-2"))
+        assert [device.id for device in store.devices()] == ["pi-1", "pi-2"]
+    postgres.drop(url)
 
 
 def test_a_database_of_a_newer_program_is_refused_in_words_and_left_alone(tmp_path):

@@ -8,13 +8,16 @@ from alembic import op
 revision = "0001"
 down_revision = None
 
+Whole = sa.BigInteger().with_variant(sa.Integer(), "sqlite")  # 64 bits, which SQLite calls INTEGER
+Kind = type[sa.types.TypeEngine[Any]] | sa.types.TypeEngine[Any]
 
-def _all(kind: type[sa.types.TypeEngine[Any]], *names: str) -> list[sa.Column[Any]]:
+
+def _all(kind: Kind, *names: str) -> list[sa.Column[Any]]:
     return [sa.Column(name, kind, nullable=False) for name in names]
 
 
 def _id() -> sa.Column[int]:
-    return sa.Column("id", sa.Integer, primary_key=True)
+    return sa.Column("id", Whole, primary_key=True)
 
 
 def _name() -> sa.Column[str]:
@@ -24,9 +27,9 @@ def _name() -> sa.Column[str]:
 def _order() -> list[sa.Column[Any]]:
     return [
         *_all(sa.Text, "device", "slot"),
-        *_all(sa.Integer, "generation"),
+        *_all(Whole, "generation"),
         *_all(sa.Text, "model", "version", "profile", "digest"),
-        *_all(sa.Integer, "length"),
+        *_all(Whole, "length"),
         *_all(sa.Text, "rollout"),
         *_all(sa.LargeBinary, "envelope"),
         *_all(sa.Float, "issued_at"),
@@ -46,7 +49,7 @@ def _fleet() -> None:
         _name(),
         *_all(sa.LargeBinary, "key_hash"),
         *_all(sa.Float, "created", "expires"),
-        *_all(sa.Integer, "uses_left"),
+        *_all(Whole, "uses_left"),
         *_all(sa.Text, "note"),
     )
     op.create_table(
@@ -56,11 +59,11 @@ def _fleet() -> None:
         *_all(sa.Float, "enrolled_at"),
         sa.Column("last_seen", sa.Float),
         *_all(sa.Text, "boot"),
-        *_all(sa.Integer, "boot_order", "report_seq"),
+        *_all(Whole, "boot_order", "report_seq"),
         *_all(sa.Text, "running_model", "running_version", "running_digest", "phase", "reason"),
-        *_all(sa.Integer, "generation"),
+        *_all(Whole, "generation"),
         *_all(sa.Text, "runtime", "agent"),
-        *_all(sa.Integer, "resumed_at", "rows"),
+        *_all(Whole, "resumed_at", "rows"),
     )
 
 
@@ -69,7 +72,7 @@ def _registry() -> None:
         "bundles",
         sa.Column("digest", sa.Text, primary_key=True),
         *_all(sa.Text, "model", "version", "profile"),
-        *_all(sa.Integer, "length"),
+        *_all(Whole, "length"),
         *_all(sa.Text, "manifest", "baseline", "signed_by"),
         *_all(sa.Float, "published_at"),
         sa.UniqueConstraint("model", "version", "profile"),
@@ -83,7 +86,7 @@ def _telemetry() -> None:
         "streams",
         _id(),
         *_all(sa.Text, "device", "boot"),
-        *_all(sa.Integer, "contiguous"),
+        *_all(Whole, "contiguous"),
         *_all(sa.LargeBinary, "ahead"),
         sa.UniqueConstraint("device", "boot"),
     )
@@ -91,13 +94,13 @@ def _telemetry() -> None:
         "windows",
         _id(),
         *_all(sa.Text, "device", "boot"),
-        *_all(sa.Integer, "seq"),
+        *_all(Whole, "seq"),
         *_all(sa.Float, "received_at", "wall"),
         *_all(sa.Text, "model", "version", "digest", "edges_id"),
         *_all(sa.Float, "seconds"),
-        *_all(sa.Integer, "rows", "errors", "skew"),
+        *_all(Whole, "rows", "errors", "skew"),
         sa.Column("confidence_mean", sa.Float),
-        *_all(sa.Integer, "confidence_rows"),
+        *_all(Whole, "confidence_rows"),
         sa.Column("latency_mean", sa.Float),
         *_all(sa.LargeBinary, "body"),
         sa.UniqueConstraint("device", "boot", "seq"),
@@ -111,7 +114,7 @@ def _telemetry() -> None:
         *_all(sa.Text, "source", "name", "detail"),
         sa.Column("device", sa.Text),
         sa.Column("boot", sa.Text),
-        sa.Column("seq", sa.Integer),
+        sa.Column("seq", Whole),
         sa.UniqueConstraint("device", "boot", "seq"),
     )
     op.create_table(
