@@ -155,6 +155,9 @@ def test_everything_confirmed_is_in_the_database_after_a_kill(folder, database):
                 kind, payload = device.message(window)
                 link.send(kind, payload, device.seq)
             until(lambda: device.seq - len(link.mids) < 500)
+        for _ in range(2000):  # more than is stored before the kill
+            kind, payload = device.message(window)
+            link.send(kind, payload, device.seq)
         server.kill()
         link.close()
         confirmed, acked = link.pubacked, link.acks[-1]
