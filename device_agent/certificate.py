@@ -1,7 +1,7 @@
 """The device's own TLS key and certificate: the key is made here and stays here.
 
-Renewed in good time over HTTPS, where the device's token counts: so a device that was off for
-longer than its certificate lasts comes back by itself.
+Renewed in good time over HTTPS, for which alone the device's token is enough: so a device that was
+off for longer than its certificate lasts comes back by itself.
 """
 
 import http.client
@@ -18,13 +18,12 @@ from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 
-from device_agent.endpoint import Endpoint
+from device_agent.endpoint import CERTIFICATE, KEY, Endpoint, mutual_context
 from edge_sdk.errors import EdgeError, ServerError, UntrustedError
 from edge_sdk.files import write_atomic
 from edge_sdk.formats import from_json
 from edge_sdk.identity import CertificateAnswer, CertificateRequest
 
-KEY, CERTIFICATE = "tls.key", "tls.pem"
 RENEW_BEFORE = timedelta(days=30)
 LOOK_SECONDS, TIMEOUT = 3600.0, 10.0
 MAX_ANSWER = 64 * 1024
@@ -75,14 +74,6 @@ def validity(folder: Path) -> tuple[datetime, datetime] | None:
     return found.not_valid_before_utc, found.not_valid_after_utc
 
 
-def mutual_context(folder: Path, ca: str) -> ssl.SSLContext:
-    """For MQTT: believes that CA (PEM) alone, and shows our certificate if we have one."""
-    context = ssl.create_default_context(cadata=ca or None)
-    if validity(folder) is not None:
-        context.load_cert_chain(folder / CERTIFICATE, folder / KEY)
-    return context
-
-
 class Renewal:
     """Keeps the certificate fresh; `context` is None and nothing is done without TLS."""
 
@@ -95,7 +86,8 @@ class Renewal:
         wall: Callable[[], float],
     ) -> None:
         self._folder, self._device, self._token = folder, device, token
-        self._server, self._wall = server, wall
+        self._server = msgspec.structs.replace(server, proof="")  # an expired one would be cut off
+        self._wall = wall
         self.context = mutual_context(folder, server.ca) if server.tls else None
 
     def run(self, ended: threading.Event) -> None:

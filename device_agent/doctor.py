@@ -15,9 +15,8 @@ from typing import Literal
 import msgspec
 
 from device_agent import reach
-from device_agent.certificate import KEY
 from device_agent.config import AgentConfig
-from device_agent.endpoint import Endpoint
+from device_agent.endpoint import KEY, Endpoint
 from device_agent.enrol import Identity, recall
 from device_agent.reach import Ailment
 from device_agent.store import Store
@@ -78,12 +77,10 @@ def _server_looks(
         return [*looks, ("credentials", lambda: reach.not_enrolled(config.enrol))]
     if who.server.tls:
         looks.append(("TLS chain", lambda: reach.chain(who.server)))
-    looks += [
-        ("clock", lambda: reach.clock(who.server, wall)),
-        ("credentials", lambda: reach.credentials(who)),
-    ]
+    looks.append(("clock", lambda: reach.clock(who.server, wall)))
     if who.server.tls:
         looks.append(("certificate", lambda: reach.certificate(folder, wall)))
+    looks.append(("credentials", lambda: reach.credentials(who)))
     return looks + (reach.mqtt_looks(who, folder, wall) if mqtt else [])
 
 
@@ -130,7 +127,7 @@ def _joined(folder: Path, server: Endpoint) -> Identity | None:
             f"{key.device} is enrolled at {enrolment.server}, the config says {server}: "
             f"correct [link] server, or use another state folder"
         )
-    return recall(key, enrolment, server)
+    return recall(key, enrolment, server, store)
 
 
 def _state(folder: Path) -> str:

@@ -121,7 +121,7 @@ def _start(answer: http.client.HTTPResponse, have: int) -> int:
             if found is None or int(found[1]) != have:
                 raise InterruptedDownloadError(f"asked to go on at byte {have}, got another place")
             return have
-        case 401 | 403 | 404 | 410:
+        case 401 | 404 | 410:
             raise DeniedDownloadError(
                 f"the server answers {answer.status} {answer.reason} for this bundle"
             )

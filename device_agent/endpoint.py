@@ -3,6 +3,8 @@
 import http.client
 import random
 import ssl
+from contextlib import suppress
+from pathlib import Path
 from urllib.parse import urlsplit
 
 import msgspec
@@ -10,16 +12,23 @@ import msgspec
 from edge_sdk.errors import InvalidInputError
 
 CAP = 30.0  # seconds, the longest mean wait between two tries
+KEY, CERTIFICATE = "tls.key", "tls.pem"
 
 
 class Endpoint(msgspec.Struct, frozen=True):
-    """Where the server's HTTP side is; `ca` (PEM) is the one CA that its TLS is believed by."""
+    """Where the server's HTTP side is.
+
+    Attributes:
+        ca: the one CA (PEM) that its TLS is believed by.
+        proof: the folder with the device's own key and certificate; "" shows none.
+    """
 
     host: str
     port: int
     tls: bool
     prefix: str
     ca: str = ""
+    proof: str = ""
 
     @classmethod
     def parse(cls, url: str) -> "Endpoint":
@@ -40,7 +49,7 @@ class Endpoint(msgspec.Struct, frozen=True):
         """A new connection, not yet opened; `timeout` seconds for each read."""
         if not self.tls:
             return http.client.HTTPConnection(self.host, self.port, timeout=timeout)
-        context = ssl.create_default_context(cadata=self.ca or None)
+        context = mutual_context(Path(self.proof) if self.proof else None, self.ca)
         return http.client.HTTPSConnection(self.host, self.port, timeout=timeout, context=context)
 
     def first_contact(self, timeout: float) -> http.client.HTTPConnection:
@@ -58,6 +67,15 @@ class Endpoint(msgspec.Struct, frozen=True):
 
     def __str__(self) -> str:
         return f"{'https' if self.tls else 'http'}://{self.host}:{self.port}{self.prefix}"
+
+
+def mutual_context(folder: Path | None, ca: str) -> ssl.SSLContext:
+    """Believes that CA (PEM) alone, and shows the certificate in `folder` if it holds one."""
+    context = ssl.create_default_context(cadata=ca or None)
+    if folder is not None:
+        with suppress(OSError):  # none yet, or damaged: the server says what it lacks
+            context.load_cert_chain(folder / CERTIFICATE, folder / KEY)
+    return context
 
 
 def backoff(attempt: int, base: float, chance: random.Random) -> float:

@@ -93,14 +93,14 @@ def join(
         enrolment = _accept(answer, server, secret, store)
         store.save_enrolment(enrolment)
         log.info("%s: enrolled at %s", key.device, server)
-    return recall(key, enrolment, server)
+    return recall(key, enrolment, server, store)
 
 
-def recall(key: DeviceKey, enrolment: Enrolment, server: Endpoint) -> Identity:
+def recall(key: DeviceKey, enrolment: Enrolment, server: Endpoint, store: Store) -> Identity:
     """Who a device is that has joined before."""
     trust = from_json(Trust, enrolment.trust.encode(), "the trust document")
     shared = shared_secrets(bytes.fromhex(key.private), trust.exchange, key.device)
-    known = msgspec.structs.replace(server, ca=enrolment.ca)
+    known = msgspec.structs.replace(server, ca=enrolment.ca, proof=str(store.folder))
     return Identity(key.device, trust, shared, known, enrolment.mqtt_port)
 
 

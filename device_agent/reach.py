@@ -10,9 +10,9 @@ from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from pathlib import Path
 
-from device_agent.certificate import mutual_context, validity
+from device_agent.certificate import validity
 from device_agent.config import EnrolConfig, read_token
-from device_agent.endpoint import Endpoint
+from device_agent.endpoint import Endpoint, mutual_context
 from device_agent.enrol import Identity
 from device_agent.link import Address
 from device_agent.probe import Probe, ProbeError
@@ -90,7 +90,12 @@ def credentials(who: Identity) -> str:
             return f"the server knows {who.device} and has an order for it"
         case 204:
             return f"the server knows {who.device}; no order yet"
-        case 401 | 403:
+        case 403:
+            raise Ailment(
+                "the server does not accept the certificate that this device shows",
+                "start the agent: it asks for another",
+            )
+        case 401:
             raise Ailment(
                 f"the server does not let {who.device} in: it was revoked, or has another key",
                 f"on the server 'edge device list', then 'edge device readmit {who.device}'; or "
@@ -101,7 +106,7 @@ def credentials(who: Identity) -> str:
 
 
 def certificate(folder: Path, wall: Callable[[], float]) -> str:
-    """Whether our own certificate, which MQTT needs, holds now."""
+    """Whether our own certificate, which the server asks for, holds now."""
     span = validity(folder)
     if span is None:
         raise Ailment("there is none that fits our key", "start the agent: it asks for one")

@@ -1,10 +1,12 @@
 """What devices ask over HTTP, `/device/v1`: to join, for their order, and for bundles."""
 
 import re
+from collections.abc import Callable
 from typing import Annotated
 
 from fastapi import APIRouter, Depends, Request, Response
 from fastapi.concurrency import run_in_threadpool
+from starlette.exceptions import HTTPException
 from starlette.responses import FileResponse
 
 from edge_sdk.formats import from_json
@@ -27,21 +29,20 @@ from fleet_server.api_trust import trust_router
 from fleet_server.enrolment import enrol, renew
 from fleet_server.openapi import gives, takes
 from fleet_server.parts import Parts
+from fleet_server.proven import proven_certificate
 
 MAX_ENROL = 16 * 1024
 DIGEST = re.compile(r"[0-9a-f]{64}")
 
 
 def device_router(parts: Parts) -> APIRouter:
-    """The routes; every one but enrolment needs `Authorization: Bearer DEVICE:TOKEN`."""
+    """The routes; every one but enrolment needs `Authorization: Bearer DEVICE:TOKEN`.
+
+    With TLS every one but enrolment and renewal needs the device's certificate too.
+    """
     router = APIRouter(prefix="/device/v1", tags=["devices"])
 
-    def caller(request: Request) -> str:
-        device, _, token = bearer(request).partition(":")
-        if not parts.credentials.token_holds(device, token):
-            raise unauthorized("the device is unknown here or its token is wrong")
-        return device
-
+    bearing, caller = _who_calls(parts)
     Caller = Annotated[str, Depends(caller)]  # noqa: N806 - a type
 
     @router.post("/enrol", responses=gives(EnrolAnswer), openapi_extra=takes(EnrolRequest))
@@ -68,7 +69,7 @@ def device_router(parts: Parts) -> APIRouter:
         responses=gives(CertificateAnswer),
         openapi_extra=takes(CertificateRequest),
     )
-    async def certificate(request: Request, device: Caller) -> Response:
+    async def certificate(request: Request, device: Annotated[str, Depends(bearing)]) -> Response:
         """A new certificate for mutual TLS, before the old one expires."""
         body = await read_body(request, MAX_ENROL)
         wish = from_json(CertificateRequest, body, "the certificate request")
@@ -96,3 +97,25 @@ def device_router(parts: Parts) -> APIRouter:
     router.include_router(trust_router(parts, caller))
     router.include_router(delivery_router(parts, caller))
     return router
+
+
+def _who_calls(parts: Parts) -> tuple[Callable[[Request], str], Callable[..., str]]:
+    """Dependencies that give the calling device: by its token, and by its certificate as well."""
+
+    def bearing(request: Request) -> str:
+        device, _, token = bearer(request).partition(":")
+        if not parts.credentials.token_holds(device, token):
+            raise unauthorized("the device is unknown here or its token is wrong")
+        return device
+
+    def caller(request: Request, device: Annotated[str, Depends(bearing)]) -> str:
+        shown = proven_certificate(request)
+        if parts.mutual and not (shown and parts.credentials.certificate_holds(device, shown)):
+            raise HTTPException(
+                403,
+                f"{device} did not show its present certificate: "
+                "POST /device/v1/certificate gives it another",
+            )
+        return device
+
+    return bearing, caller

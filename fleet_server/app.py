@@ -30,6 +30,7 @@ from fleet_server.ingest import Ingest
 from fleet_server.keyring import Keyring, open_keyring, pinned_root
 from fleet_server.mqtt.endpoint import Endpoint
 from fleet_server.parts import Parts
+from fleet_server.proven import ProvenH11
 from fleet_server.registry import Registry
 from fleet_server.store import Store
 from fleet_server.tls import Tls, refuse_plain_to_others, server_names
@@ -161,6 +162,7 @@ class Server:
             look=lambda: self._look(store, ingest, controller),
             describe=controller.describe,
             mqtt_port=lambda: endpoint.port,
+            mutual=tls is not None,
             dismiss=dismiss,
             posted=ingest.posted,
             login=login,
@@ -265,6 +267,7 @@ class _Web(uvicorn.Server):
 def _config(app: FastAPI, tls: Tls | None) -> uvicorn.Config:
     return uvicorn.Config(
         app,
+        http=ProvenH11,
         ssl_context_factory=(lambda _config, _default: tls.web) if tls else None,
         lifespan="off",
         log_config=None,

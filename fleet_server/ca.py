@@ -11,6 +11,7 @@ import ssl
 from collections.abc import Collection, Sequence
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from typing import Literal
 
 import msgspec
 from cryptography import x509
@@ -133,14 +134,17 @@ def server_certificate(folder: Path, ca: Ca, names: Collection[str], now: float)
     return True
 
 
-def server_context(folder: Path, *, clients: bool) -> ssl.SSLContext:
-    """TLS 1.2 or newer with the certificate in `folder`; `clients` asks them for one of the CA."""
+def server_context(
+    folder: Path, clients: Literal["need none", "may show", "must show"]
+) -> ssl.SSLContext:
+    """TLS 1.2 or newer with the certificate in `folder`; what `clients` show must be of the CA."""
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.minimum_version = ssl.TLSVersion.TLSv1_2
     load_server_certificate(context, folder)
-    if clients:
+    if clients != "need none":
         context.load_verify_locations(folder / CA_CERTIFICATE)
-        context.verify_mode = ssl.CERT_REQUIRED
+        must = clients == "must show"
+        context.verify_mode = ssl.CERT_REQUIRED if must else ssl.CERT_OPTIONAL
     return context
 
 

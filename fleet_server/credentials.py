@@ -1,7 +1,6 @@
 """Whether somebody is the device they say: by secrets derived from its key, stored nowhere.
 
-With TLS, a device's MQTT connection needs its certificate too. uvicorn does not show applications
-the client's certificate, so over HTTPS the token alone counts.
+With TLS a device needs its certificate too, but to join and to get another one.
 """
 
 import hmac

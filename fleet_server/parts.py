@@ -28,6 +28,7 @@ class Parts(msgspec.Struct, frozen=True, kw_only=True):
         look: the fleet as it is now.
         describe: one rollout, given the fleet.
         mqtt_port: where devices connect.
+        mutual: devices must show their certificate, since there is TLS to show it in.
         dismiss: ends what a device has open, since it was revoked or has another key; on the event
             loop only.
         login: who may see the pages.
@@ -44,6 +45,7 @@ class Parts(msgspec.Struct, frozen=True, kw_only=True):
     look: Callable[[], Overview]
     describe: Callable[[RolloutRecord, list[DeviceRecord]], RolloutRow]
     mqtt_port: Callable[[], int]
+    mutual: bool = False
     dismiss: Callable[[str], None]
     changed: Callable[[], None]
     login: Login

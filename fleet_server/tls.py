@@ -18,15 +18,15 @@ LOOK_SECONDS = 3600.0
 
 
 class Tls:
-    """The contexts that both sides listen with; MQTT asks devices for their certificate."""
+    """The contexts that both sides listen with; people's browsers have no certificate to show."""
 
     def __init__(self, folder: Path, ca: Ca, names: Sequence[str], now: float) -> None:
         """Make or renew the server's certificate; raises InvalidInputError for a bad name."""
         self._folder, self._ca, self._names = folder, ca, names
         server_certificate(folder, ca, names, now)
         self._looked = now
-        self.web = server_context(folder, clients=False)
-        self.mqtt = server_context(folder, clients=True)
+        self.web = server_context(folder, "may show")
+        self.mqtt = server_context(folder, "must show")
 
     def tend(self, now: float) -> None:
         """Renew the certificate when it is time; connections made from then on get the new one."""

@@ -475,9 +475,16 @@ def running(
     source_rows: np.ndarray | None = None,
     clock: Clock | None = None,
 ):
-    """A real agent on its own thread, stopped at the end; what ended it early is raised there."""
+    """A real agent on its own thread, as configured."""
+    with at_work(setup(given, token, source_rows, clock)) as agent:
+        yield agent
+
+
+@contextmanager
+def at_work(prepared: Setup):
+    """An agent on its own thread, stopped at the end; what ended it early is raised there."""
     stop, errors = threading.Event(), []
-    agent = Agent(setup(given, token, source_rows, clock))
+    agent = Agent(prepared)
 
     def work() -> None:
         try:

@@ -33,6 +33,7 @@ ISSUED = "x-edge-issued"  # in the timestamp: when it was signed, Unix seconds
 DAY = timedelta(days=1)
 LIVES = {ROOT: 365 * DAY, TARGETS: 365 * DAY, SNAPSHOT: 7 * DAY, TIMESTAMP: DAY}
 PROFILE_LIFE = 90 * DAY
+MOST = 10_000  # bundles of one profile: about 2 MB, and devices read no list above 5 MB
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._+-]*")
 
 
@@ -168,7 +169,12 @@ def listed(role: Targets, target: Target) -> bool:
 
 
 def enlist(role: Targets, target: Target) -> None:
-    """List the target."""
+    """List the target; raises RefusedError if the list is full."""
+    if target.path not in role.targets and len(role.targets) >= MOST:
+        raise RefusedError(
+            f"{MOST:,} bundles are listed for profile {target.profile}, no more fit: take old "
+            "versions off it with 'edge trust withdraw MODEL VERSION'"
+        )
     role.targets[target.path] = TargetFile(target.length, {"sha256": target.digest}, target.path)
 
 

@@ -119,6 +119,7 @@ def test_a_bundle_shorter_than_ordered_is_an_interruption(fleet, fetch):
     ("status", "kind"),
     [
         (401, DeniedDownloadError),
+        (403, InterruptedDownloadError),
         (404, DeniedDownloadError),
         (429, InterruptedDownloadError),
         (500, InterruptedDownloadError),

@@ -113,7 +113,7 @@ def test_a_device_that_is_well_passes_every_step(plain, secure, plain_device, se
             assert fleet.alerts() == []
     assert list(found) == [
         "state folder", "disk space", "bundle", "runtime", "DNS", "TCP", "TLS chain", "clock",
-        "credentials", "certificate", "MQTT TCP", "MQTT TLS chain", "MQTT login", "MQTT subscribe",
+        "certificate", "credentials", "MQTT TCP", "MQTT TLS chain", "MQTT login", "MQTT subscribe",
         "MQTT publish",
     ]  # fmt: skip
 
@@ -170,7 +170,7 @@ def look_alike(folder, secure, names, now, *, own_ca=False):
             shutil.copy(secure.data_dir / "keys" / name, folder / name)
     server_certificate(folder, open_ca(folder, first=own_ca), names, now)
     http = ThreadingHTTPServer(("127.0.0.1", 0), BaseHTTPRequestHandler)
-    context = server_context(folder, clients=False)
+    context = server_context(folder, "need none")
     http.socket = context.wrap_socket(http.socket, server_side=True)
     http.handle_error = lambda *_: None  # a refused handshake is what we are here for
     thread = threading.Thread(target=http.serve_forever, args=(0.02,))
@@ -262,14 +262,12 @@ def test_a_closed_mqtt_port_is_told(copy, plain_device):
         assert "does not answer" in ill(given, "MQTT TCP", mqtt=True)
 
 
-def test_the_certificate_of_another_device_is_refused_at_the_login(
-    copy, secure, secure_device, tmp_path_factory
-):
+def test_the_certificate_of_another_device_is_told(copy, secure, secure_device, tmp_path_factory):
     other = joined(tmp_path_factory, secure, "dev-other")
     given = copy(secure_device)
     for name in ("tls.pem", "tls.key"):
         shutil.copy(other.state.dir / name, given.state.dir / name)
-    assert "Not authorized" in ill(given, "MQTT login", mqtt=True)
+    assert "does not accept the certificate" in ill(given, "credentials", mqtt=True)
 
 
 @contextmanager

@@ -12,9 +12,10 @@ import paho.mqtt.client as mqtt
 import pytest
 
 from device_agent.agent import Agent
-from device_agent.certificate import KEY, Renewal, mutual_context, renewal_due, validity
+from device_agent.certificate import Renewal, renewal_due, validity
 from device_agent.config import DeviceConfig
-from device_agent.endpoint import Endpoint
+from device_agent.endpoint import KEY, Endpoint, mutual_context
+from device_agent.link import MqttLink
 from device_agent.store import Store
 from edge_sdk.cli import main
 from edge_sdk.errors import ServerError, UntrustedError
@@ -23,7 +24,7 @@ from edge_sdk.identity import Token, Trust, shared_secrets
 from edge_sdk.signing import SigningKey
 from fleet_server.ca import open_ca, server_certificate, server_context
 from fleet_server.data_dir import ca_file
-from tests.agent_world import BOARD, config, eventually, rows, running, setup, tiny_bundle
+from tests.agent_world import BOARD, at_work, config, eventually, rows, running, setup, tiny_bundle
 from tests.server_side import NOW, server_process
 
 pytestmark = pytest.mark.system
@@ -115,7 +116,7 @@ class Eavesdropper:
 
         self._http = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
         self._http.daemon_threads = True
-        context = server_context(folder, clients=False)
+        context = server_context(folder, "need none")
         self._http.socket = context.wrap_socket(self._http.socket, server_side=True)
         self.url = f"https://127.0.0.1:{self._http.server_port}"
         self._thread = threading.Thread(target=self._http.serve_forever, args=(0.02,))
@@ -157,6 +158,48 @@ def test_mqtt_wants_both_the_certificate_and_the_password_of_the_same_device(
     assert try_mqtt(server, "dev-a", secret, without) == "cut"
     assert try_mqtt(server, "dev-a", secret, mutual_context(other.folder, ca)) == "Not authorized"
     assert try_mqtt(server, "dev-a", "wrong", own) == "Bad user name or password"
+
+
+def ask(server, store, method, path, proof, body=b"{}"):
+    """The status of a device request that shows the certificate in the folder `proof`."""
+    device, secrets = store.key().device, secrets_of(store)
+    verify = mutual_context(proof, store.enrolment().ca)
+    header = {"Authorization": f"Bearer {device}:{secrets.http_token}"}
+    with httpx2.Client(base_url=server.where.url, verify=verify, headers=header) as http:
+        content = body if method == "POST" else None
+        return http.request(method, f"/device/v1/{path}", content=content).status_code
+
+
+def test_https_wants_both_the_certificate_and_the_token_of_the_same_device(
+    server, new_token, tmp_path
+):
+    one = enrolled(tmp_path / "a", server, new_token(), "dev-p")
+    other = enrolled(tmp_path / "b", server, new_token(), "dev-q")
+    for method, path in (
+        ("GET", "desired"),
+        ("GET", f"bundles/{'0' * 64}"),
+        ("GET", "tuf/metadata/timestamp.json"),
+        ("POST", "messages/event"),
+    ):
+        assert ask(server, one, method, path, None) == 403
+        assert ask(server, one, method, path, other.folder) == 403
+        assert ask(server, one, method, path, one.folder) in (200, 204, 404)
+    assert ask(server, one, "POST", "certificate", None) == 400  # heard, but no certificate request
+    with httpx2.Client(verify=mutual_context(one.folder, one.enrolment().ca)) as http:
+        assert http.get(f"{server.where.url}/device/v1/desired").status_code == 401
+
+
+def blocked(address, post, chance):
+    """MQTT to a port where nobody listens."""
+    return MqttLink(msgspec.structs.replace(address, port=9), post, chance)
+
+
+def test_a_device_works_over_https_alone_with_its_certificate(server, new_token, tmp_path):
+    given = agent_config(tmp_path, server, "dev-s")
+    link = msgspec.structs.replace(given.link, http_after_seconds=0.1, poll_seconds=0.2)
+    usual = setup(msgspec.structs.replace(given, link=link), new_token())
+    with at_work(msgspec.structs.replace(usual, make_link=blocked)) as agent:
+        eventually(lambda: agent.standing.online, "online over HTTPS")
 
 
 def renewal(store, server, wall=lambda: NOW, url=""):

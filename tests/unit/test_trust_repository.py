@@ -5,7 +5,8 @@ from datetime import UTC, datetime
 
 import pytest
 from tuf.api.exceptions import DownloadHTTPError, ExpiredMetadataError
-from tuf.ngclient import FetcherInterface, Updater
+from tuf.api.metadata import Metadata
+from tuf.ngclient import FetcherInterface, Updater, UpdaterConfig
 
 from edge_sdk import files
 from edge_sdk.errors import InvalidInputError, RefusedError
@@ -16,6 +17,7 @@ from fleet_server.trust import ceremony, folder, roles
 from fleet_server.trust.founding import create
 from fleet_server.trust.keeper import Keeper, open_repository
 from fleet_server.trust.repository import Repository
+from fleet_server.trust.roles import Target
 from tests.server_side import NOW
 
 DAY = 86400.0
@@ -145,6 +147,20 @@ def test_a_profile_key_can_list_nothing_for_another_profile(made, client, tmp_pa
     roles.raise_version(pi.signed, roles.role_of(PI), NOW)
     made.commit(current, {roles.role_of(PI): pi}, NOW)
     assert client.sees("digits", "666", TPU) is None
+
+
+def test_a_full_list_takes_no_more_and_is_short_enough_for_devices():
+    role = roles.empty_role(NOW)
+    targets = [
+        Target(name="keywords", version=f"1.{n}", profile="p", digest=f"{n:064x}", length=60_000)
+        for n in range(roles.MOST + 1)
+    ]
+    for target in targets[:-1]:
+        roles.enlist(role, target)
+    with pytest.raises(RefusedError, match="10,000 bundles are listed for profile p"):
+        roles.enlist(role, targets[-1])
+    roles.enlist(role, targets[0])
+    assert len(Metadata(role).to_bytes()) < UpdaterConfig().targets_max_length / 2
 
 
 def test_root_needs_as_many_signatures_as_the_ceremony_said(tmp_path):
