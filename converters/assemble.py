@@ -73,6 +73,7 @@ def build(
         metrics=made.measurement.metrics,
         lineage=identity.lineage,
         members={},
+        ops=made.measurement.facts.needs,
     )
     probabilities = to_probabilities(made.answers.scores, identity.scores)
     columns = {**input_channels(identity.input, rows.held_x), **output_channels(probabilities)}

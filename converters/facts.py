@@ -4,6 +4,7 @@ Read from the flatbuffer, not from what the converter was asked for.
 """
 
 import math
+from collections.abc import Iterable
 from typing import Any
 
 import msgspec
@@ -11,6 +12,7 @@ from ai_edge_litert import schema_py_generated as schema
 
 from converters.flatbuffer import read_model
 from converters.recipe import Precision
+from edge_sdk.ops import Op
 
 _FLOAT = {schema.TensorType.FLOAT32, schema.TensorType.FLOAT16}
 _NARROW = {schema.TensorType.INT4, schema.TensorType.INT2}
@@ -44,6 +46,7 @@ class TfliteFacts(msgspec.Struct, frozen=True):
             such weights are dequantised before use; `mixed` if some activations are float and
             some quantised; else `float32`.
         ops: names of the operators used, sorted; a custom one as `CUSTOM:name`.
+        needs: the builtin ones, each in the newest version used.
         static_shapes: whether every tensor's size is fixed.
         tensor_bytes: largest sum of tensors that are alive at the same time: what any memory
             planner needs at least for activations. The weights are not in it.
@@ -51,6 +54,7 @@ class TfliteFacts(msgspec.Struct, frozen=True):
 
     precision: Precision
     ops: tuple[str, ...]
+    needs: tuple[Op, ...]
     static_shapes: bool
     tensor_bytes: int
 
@@ -67,6 +71,7 @@ def read_facts(model: bytes) -> TfliteFacts:
     return TfliteFacts(
         precision=_precision(root, graph, weights),
         ops=tuple(sorted({op_name(code) for code in root.operatorCodes})),
+        needs=_needs(root.operatorCodes),
         static_shapes=not any(
             tensor.shapeSignature is not None and -1 in tensor.shapeSignature
             for tensor in graph.tensors
@@ -80,10 +85,22 @@ def _is_constant(root: Any, tensor: Any) -> bool:  # noqa: ANN401 - generated, u
     return data is not None and len(data) > 0
 
 
+def _needs(codes: Iterable[Any]) -> tuple[Op, ...]:
+    newest: dict[int, int] = {}
+    for code in codes:
+        newest[_number(code)] = max(newest.get(_number(code), 1), code.version)
+    newest.pop(schema.BuiltinOperator.CUSTOM, None)
+    return tuple(sorted(Op(_OP_NAMES.get(n, f"OP_{n}"), n, v) for n, v in newest.items()))
+
+
+def _number(code: Any) -> int:  # noqa: ANN401
+    """Old files keep it in a one-byte field, new ones in a wider field beside it."""
+    return int(max(code.builtinCode, code.deprecatedBuiltinCode))
+
+
 def op_name(code: Any) -> str:  # noqa: ANN401
     """Of an operator code; a custom one as `CUSTOM:name`."""
-    # old files keep the number in a one-byte field, new ones in a wider field beside it
-    number = max(code.builtinCode, code.deprecatedBuiltinCode)
+    number = _number(code)
     if number == schema.BuiltinOperator.CUSTOM:
         return f"CUSTOM:{(code.customCode or b'?').decode(errors='replace')}"
     return str(_OP_NAMES.get(number, f"OP_{number}"))

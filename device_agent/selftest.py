@@ -22,6 +22,7 @@ from device_agent.runtime import Model, prepare, verified
 from edge_sdk.channels import Array
 from edge_sdk.errors import EdgeError, NotConvertibleError
 from edge_sdk.messages import Assignment
+from edge_sdk.ops import Op, why_lacking
 from edge_sdk.profiles import HardwareProfile
 from edge_sdk.signing import PublicKey
 
@@ -147,10 +148,7 @@ def _plainly(words: str, limit: int) -> str:
     found = re.search(r"Didn't find op for builtin opcode '(\w+)' version '(\d+)'", words)
     if found is None:
         return f"{words} (it may take {limit:,} bytes of memory)"
-    return (
-        f"the model needs op {found[1]} in version {found[2]}, which this device's runtime does "
-        "not have: upgrade ai-edge-litert here, or convert the model for an older one"
-    )
+    return why_lacking([Op(found[1], 0, int(found[2]))])
 
 
 def _too_much(limit: int) -> str:

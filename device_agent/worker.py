@@ -28,7 +28,9 @@ from device_agent.trusted import NotVouchedError, Repository
 from device_agent.update import Fetched, FetchFailed, Rejected, SelfTested
 from edge_sdk.errors import EdgeError, FormatError, RefusedError
 from edge_sdk.files import sha256
+from edge_sdk.interpreter import lacking
 from edge_sdk.messages import Assignment
+from edge_sdk.ops import why_lacking
 from edge_sdk.profiles import HardwareProfile
 
 FIRST_WAIT = 0.5  # seconds; doubles with every try that brought nothing
@@ -117,6 +119,8 @@ class Worker:
     def _fetch(self, job: _Job) -> Fetched | FetchFailed | Rejected:
         order, generation = job.order, job.order.generation
         part = self._store.part(order.digest)
+        if why := why_lacking(lacking(order.needs)):
+            return Rejected(generation, why)
         try:
             job.cancelled.wait(backoff(job.attempt, FIRST_WAIT, self._chance))
             target = self._repository.vouched(order)

@@ -19,6 +19,7 @@ from edge_sdk.channels import InputSchema, Preprocessing
 from edge_sdk.errors import CorruptBundleError
 from edge_sdk.files import sha256
 from edge_sdk.formats import from_json, to_json
+from edge_sdk.ops import Op
 from edge_sdk.profiles import Runtime
 from edge_sdk.signing import MANIFEST, PublicKey, Signature, SigningKey, verify
 from edge_sdk.sketch import Baseline
@@ -90,7 +91,10 @@ class Lineage(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Manifest(msgspec.Struct, frozen=True, kw_only=True):
-    """What a device must know to run the model, and what people want to know about it."""
+    """What a device must know to run the model, and what people want to know about it.
+
+    `ops` are the builtin operators that the runtime must have, each in the newest version used.
+    """
 
     format: int = 1
     name: str
@@ -111,6 +115,7 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True):
     metrics: Metrics
     lineage: Lineage
     members: dict[str, Member]
+    ops: tuple[Op, ...] = ()
 
 
 class Golden(msgspec.Struct, frozen=True):

@@ -4,6 +4,7 @@ Raw rows in, real-valued scores out: preprocessing, quantising, invoking and deq
 same code on both sides. Importing this module does not import LiteRT; making an interpreter does.
 """
 
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -13,6 +14,7 @@ from numpy.typing import NDArray
 from edge_sdk.bundle import Golden, KernelFamily, Manifest, TensorSpec
 from edge_sdk.channels import Array, Preprocessing
 from edge_sdk.errors import EdgeError, NotConvertibleError
+from edge_sdk.ops import Op, asking_for
 
 Scores = NDArray[np.float32]
 
@@ -81,6 +83,19 @@ class LiteRt:
     def run_rows(self, rows: Array) -> Scores:
         """Scores (n, classes) of raw rows (n, *shape), one by one as a device does."""
         return np.stack([self.run(row) for row in rows])
+
+
+def lacking(ops: Iterable[Op]) -> list[Op]:
+    """Those of `ops` that LiteRT, as installed here, does not have."""
+    return [op for op in ops if not _knows(op)]
+
+
+def _knows(op: Op) -> bool:
+    try:
+        _litert().Interpreter(model_content=asking_for(op))
+    except (ValueError, RuntimeError):
+        return False
+    return True
 
 
 def quantise(values: Scores, spec: TensorSpec) -> Array:

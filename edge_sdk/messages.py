@@ -13,6 +13,7 @@ import msgspec
 
 from edge_sdk.errors import FormatError, UntrustedError
 from edge_sdk.formats import from_json, from_msgpack, to_json, to_msgpack
+from edge_sdk.ops import Op
 from edge_sdk.signing import ASSIGNMENT, COMMAND, PublicKey, Signed, SigningKey, unseal
 from edge_sdk.sketch import Sketch
 from edge_sdk.topics import Upward
@@ -216,6 +217,7 @@ class Assignment(msgspec.Struct, frozen=True, kw_only=True):
         digest, length: of the whole bundle file.
         rollout: id of the rollout that wants it.
         not_before: server's clock when it was signed, Unix seconds.
+        needs: operators that the device's runtime must have, or it fetches nothing.
     """
 
     format: int = 1
@@ -229,6 +231,7 @@ class Assignment(msgspec.Struct, frozen=True, kw_only=True):
     length: int
     rollout: str
     not_before: float
+    needs: tuple[Op, ...] = ()
 
 
 class SampleRequest(msgspec.Struct, frozen=True, kw_only=True):

@@ -200,6 +200,7 @@ class Controller:
             length=bundle.length,
             rollout=rollout,
             not_before=now,
+            needs=bundle.manifest.ops,
         )
         return assignment, sign_assignment(assignment, self._director)
 

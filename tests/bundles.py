@@ -26,6 +26,7 @@ from edge_sdk.channels import (
 )
 from edge_sdk.formats import to_json
 from edge_sdk.interpreter import Scores
+from edge_sdk.ops import Op
 from edge_sdk.signing import SigningKey
 from edge_sdk.sketch import Baseline, make_baseline
 
@@ -76,6 +77,7 @@ def make_bundle(
     model: bytes = b"not a real model",
     golden: Golden | None = None,
     tolerance: float = 0.05,
+    ops: tuple[Op, ...] = (),
 ) -> bytes:
     """A whole bundle file, signed by `key`; the same arguments give the same bytes.
 
@@ -110,6 +112,7 @@ def make_bundle(
         ),
         lineage=Lineage(source="0" * 64, data="1" * 64, calibration="2" * 64, train=None, tools={}),
         members={},
+        ops=ops,
     )
     members = {
         MODEL: model,

@@ -74,8 +74,8 @@ class FleetSim:
         )
         self.store.add_device(record)
 
-    def publish(self, version, confidence=0.9):
-        data = make_bundle(self.key, version=version)
+    def publish(self, version, confidence=0.9, **bundle):
+        data = make_bundle(self.key, version=version, **bundle)
         self.registry.publish(data, self.now)
         self.bundles[version] = unpack(data, [self.key.public])
         self.confidence[version] = confidence

@@ -13,6 +13,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from edge_sdk import bundle, identity, messages
 from edge_sdk.channels import InputSchema, Preprocessing
 from edge_sdk.formats import to_json, to_msgpack
+from edge_sdk.ops import Op
 from edge_sdk.signed_time import sign_time
 from edge_sdk.signing import SigningKey
 from edge_sdk.sketch import Baseline, Channel, Sketch
@@ -65,6 +66,7 @@ MANIFEST = bundle.Manifest(
         source="0" * 64, data="1" * 64, calibration="2" * 64, train=None, tools={"tool": "1.0"}
     ),
     members={},
+    ops=(Op("CONV_2D", 3, 2), Op("SOFTMAX", 25, 1)),
 )
 WINDOW = messages.Window(
     model="pets",
@@ -140,6 +142,7 @@ ASSIGNMENT = messages.Assignment(
     length=1234,
     rollout="r1",
     not_before=1_700_000_000.0,
+    needs=(Op("CONV_2D", 3, 2), Op("SOFTMAX", 25, 1)),
 )
 TRUST = identity.Trust(
     publishers=(KEY.public.hex,),

@@ -16,6 +16,7 @@ from edge_sdk.channels import Preprocessing
 from edge_sdk.errors import InvalidInputError, ServerError, UntrustedError
 from edge_sdk.identity import Token
 from edge_sdk.interpreter import LiteRt
+from edge_sdk.ops import Op
 from edge_sdk.signing import SigningKey
 from tests.agent_world import (
     BOARD,
@@ -75,6 +76,17 @@ def test_an_agent_enrols_takes_its_order_and_confirms_what_runs(fleet, tmp_path)
     ]  # fmt: skip
     assert fleet.enrolled[0].labels == {"site": "north"}
     assert stat.S_IMODE((tmp_path / "state" / "device.json").stat().st_mode) == 0o600
+
+
+def test_a_model_with_an_operator_that_is_not_here_is_refused_before_a_byte_is_fetched(
+    fleet, confirmed
+):
+    needs, before = (Op("CONV_2D", 3, 1), Op("FULLY_CONNECTED", 9, 99)), len(fleet.ranges)
+    order = fleet.order(DEVICE, tiny_bundle(fleet.publisher, version="2"), version="2", needs=needs)
+    report = settles(fleet, order, "refused")
+    assert "needs op FULLY_CONNECTED in version 99, which this device's runtime" in report.reason
+    assert report.running.digest == confirmed.digest
+    assert len(fleet.ranges) == before
 
 
 def test_telemetry_arrives_as_windows_of_the_running_model(fleet, confirmed):

@@ -3,6 +3,8 @@
 import pytest
 
 from edge_sdk.errors import InvalidInputError
+from edge_sdk.messages import read_order
+from edge_sdk.ops import Op
 from tests.fleet_sim import FleetSim
 
 
@@ -26,6 +28,15 @@ def test_a_good_version_reaches_everyone_canaries_first(fleet):
     assert list(fleet.running().values()).count("2") == 3
     assert fleet.run_until_ended(rollout) == "promoted"
     assert set(fleet.running().values()) == {"2"}
+
+
+def test_an_order_says_which_operators_its_bundle_needs(fleet):
+    needs = (Op("CONV_2D", 3, 5),)
+    fleet.publish("2", ops=needs)
+    fleet.roll_out("2", "all-at-once")
+    fleet.run(1)
+    orders = {read_order(row.envelope) for row in fleet.store.assignments().values()}
+    assert {(order.version, order.needs) for order in orders} == {("2", needs)}
 
 
 def test_a_bad_version_goes_back_by_itself_and_says_why(fleet):

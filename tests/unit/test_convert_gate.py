@@ -10,7 +10,7 @@ from converters.gate import Limits, Measurement, best, estimated_ms, reasons_to_
 from edge_sdk.bundle import Metrics
 from edge_sdk.profiles import HardwareProfile, load_profile
 
-INT8 = TfliteFacts("int8", ("CONV_2D", "SOFTMAX"), static_shapes=True, tensor_bytes=3_000)
+INT8 = TfliteFacts("int8", ("CONV_2D", "SOFTMAX"), (), static_shapes=True, tensor_bytes=3_000)
 GOOD = Measurement(
     facts=INT8,
     metrics=Metrics(
