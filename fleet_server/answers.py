@@ -1,21 +1,25 @@
 """How the API answers: JSON that nobody caches, and problems as RFC 9457 says."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from http import HTTPStatus
+from typing import TypeVar
 
 import msgspec
 from fastapi import FastAPI, Request, Response
+from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
 
 from edge_sdk.errors import (
     CorruptBundleError,
     EdgeError,
+    FormatError,
     InvalidInputError,
     RefusedError,
     UntrustedError,
 )
 from fleet_server.api_types import Problem
 
+T = TypeVar("T")
 HEADERS = {"cache-control": "no-store", "x-content-type-options": "nosniff"}
 
 
@@ -66,6 +70,14 @@ async def read_body(request: Request, limit: int) -> bytes:
     return b"".join(chunks)
 
 
+def read_json(kind: type[T], data: bytes, what: str) -> T:
+    """A body as one of our structs; raises FormatError."""
+    try:
+        return msgspec.json.decode(data, type=kind)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+        raise FormatError(f"{what} can't be read: {error}") from error
+
+
 def bearer(request: Request) -> str:
     """The token of the Authorization header; raises HTTPException 401 if there is none."""
     kind, _, token = request.headers.get("authorization", "").partition(" ")
@@ -78,20 +90,35 @@ def unauthorized(why: str) -> HTTPException:
     return HTTPException(401, why, {"www-authenticate": "Bearer"})
 
 
-def speak_problems(app: FastAPI) -> None:
-    """Every error leaves as a problem document."""
+def speak_problems(app: FastAPI, page: Callable[[Request, int, str], Response]) -> None:
+    """Every error leaves as a problem document; for a browser, as a `page`."""
+
+    def told(
+        request: Request, status: int, words: str, headers: Mapping[str, str] | None = None
+    ) -> Response:
+        if "text/html" not in request.headers.get("accept", ""):
+            return problem(status, words, headers)
+        shown = page(request, status, words)
+        shown.headers.update(headers or {})
+        return shown
 
     @app.exception_handler(EdgeError)
-    async def ours(_request: Request, error: EdgeError) -> Response:
-        return problem(status_of(error), str(error))
+    async def ours(request: Request, error: EdgeError) -> Response:
+        return told(request, status_of(error), str(error))
 
     @app.exception_handler(HTTPException)
     async def theirs(request: Request, error: HTTPException) -> Response:
         words = str(error.detail)
-        if error.status_code in (404, 405):
+        if error.status_code == 405 or (error.status_code == 404 and words == "Not Found"):
             words = f"this server does not answer {request.method} {request.url.path[:200]}"
-        return problem(error.status_code, words, error.headers)
+        return told(request, error.status_code, words, error.headers)
+
+    @app.exception_handler(RequestValidationError)
+    async def misfit(request: Request, error: RequestValidationError) -> Response:
+        first = error.errors()[0]
+        where = " ".join(str(part) for part in first["loc"])
+        return told(request, 400, f"{where}: {first['msg']}")
 
     @app.exception_handler(Exception)
-    async def bug(_request: Request, _error: Exception) -> Response:
-        return problem(500, "the server failed at this; its log says where")
+    async def bug(request: Request, _error: Exception) -> Response:
+        return told(request, 500, "the server failed at this; its log says where")

@@ -1,16 +1,15 @@
-"""What operators ask over HTTP, `/api/v1`, with the admin token; in the CLI's words."""
+"""What operators ask over HTTP, `/api/v1`, with a token; in the CLI's words."""
 
-import hmac
 from collections.abc import Callable
-from typing import TypeVar
 
 import msgspec
 from fastapi import APIRouter, Depends, Request, Response
 from fastapi.concurrency import run_in_threadpool
 
 from edge_sdk.bundle import MAX_BUNDLE
-from edge_sdk.errors import FormatError, InvalidInputError, RefusedError
-from fleet_server.answers import NotFoundError, answer, bearer, read_body, unauthorized
+from edge_sdk.errors import InvalidInputError, RefusedError
+from fleet_server.answers import NotFoundError, answer, read_body, read_json
+from fleet_server.api_people import people_routes
 from fleet_server.api_types import (
     Created,
     DecisionRow,
@@ -19,6 +18,7 @@ from fleet_server.api_types import (
     NewRollout,
     RolloutStory,
 )
+from fleet_server.asking import by_token
 from fleet_server.enrolment import Allowance, new_token
 from fleet_server.fleet import alert_rows, version_rows
 from fleet_server.openapi import gives, takes, takes_bundle
@@ -28,22 +28,18 @@ from fleet_server.revocation import readmit, revoke
 from fleet_server.store import Store
 from fleet_server.views import AlertRow, DeviceRow, Overview, RolloutRow, VersionRow
 
-T = TypeVar("T")
 MAX_BODY = 64 * 1024
 MAX_USES, MAX_HOURS, MAX_NOTE = 100_000, 24 * 366, 200
 
 
 def operator_router(parts: Parts) -> APIRouter:
-    """The routes; each needs `Authorization: Bearer ADMIN-TOKEN`."""
-
-    def operator(request: Request) -> None:
-        if not hmac.compare_digest(bearer(request).encode(), parts.keyring.admin_token.encode()):
-            raise unauthorized("the admin token is wrong")
-
-    router = APIRouter(prefix="/api/v1", tags=["operators"], dependencies=[Depends(operator)])
+    """The routes; each needs `Authorization: Bearer TOKEN` with the scope that `access` says."""
+    asking = Depends(by_token(parts.guard))
+    router = APIRouter(prefix="/api/v1", tags=["operators"], dependencies=[asking])
     _reading(router, parts)
     _rollouts(router, parts)
     _changing(router, parts)
+    people_routes(router, parts)
     return router
 
 
@@ -95,7 +91,7 @@ def _rollouts(router: APIRouter, parts: Parts) -> None:
     )
     async def create(request: Request) -> Response:
         """Start a rollout."""
-        wish = _read(NewRollout, await read_body(request, MAX_BODY), "the rollout")
+        wish = read_json(NewRollout, await read_body(request, MAX_BODY), "the rollout")
         made = await run_in_threadpool(
             parts.controls.create, wish.model, wish.version, wish.strategy, parts.now()
         )
@@ -132,7 +128,7 @@ def _changing(router: APIRouter, parts: Parts) -> None:
     )
     async def enrolment_key(request: Request) -> Response:
         """Make a token by which devices join; its text is shown this once."""
-        wish = _read(NewEnrolmentKey, await read_body(request, MAX_BODY), "the enrolment key")
+        wish = read_json(NewEnrolmentKey, await read_body(request, MAX_BODY), "the enrolment key")
         if not (0 < wish.uses <= MAX_USES and 0 < wish.hours <= MAX_HOURS):
             raise InvalidInputError(
                 f"uses must be 1 to {MAX_USES:,} and hours above 0, at most {MAX_HOURS:,}"
@@ -152,7 +148,7 @@ def _changing(router: APIRouter, parts: Parts) -> None:
     @router.post("/login-links", responses=gives(Created, 201))
     async def login_link() -> Response:
         """The path of a link that opens the pages once."""
-        return answer(Created(parts.login.new_link()), 201)
+        return answer(Created(parts.guard.new_link()), 201)
 
     @router.post("/devices/{device}/revoke", responses=gives(DeviceRow))
     async def revoke_device(device: str) -> Response:
@@ -193,10 +189,3 @@ def _acknowledge(parts: Parts, alert_id: str) -> AlertRow:
         parts.store.save_alert(seen)
     [row] = alert_rows([seen])
     return row
-
-
-def _read(kind: type[T], data: bytes, what: str) -> T:
-    try:
-        return msgspec.json.decode(data, type=kind)
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
-        raise FormatError(f"{what} can't be read: {error}") from error

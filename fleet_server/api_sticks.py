@@ -1,6 +1,4 @@
-"""What goes on a USB stick and comes back from one, `/api/v1/sticks`, with the admin token."""
-
-import hmac
+"""What goes on a USB stick and comes back from one, `/api/v1/sticks`, with a token."""
 
 import msgspec
 from fastapi import APIRouter, Depends, Request, Response
@@ -9,7 +7,8 @@ from starlette.responses import FileResponse
 
 from edge_sdk.formats import from_json
 from edge_sdk.stick import MAX_REPORTS, Reports
-from fleet_server.answers import HEADERS, NotFoundError, answer, bearer, read_body, unauthorized
+from fleet_server.answers import HEADERS, NotFoundError, answer, read_body
+from fleet_server.asking import by_token
 from fleet_server.parts import Parts
 
 
@@ -22,14 +21,8 @@ class Brought(msgspec.Struct, frozen=True):
 
 def stick_router(parts: Parts) -> APIRouter:
     """The routes; all they give out is signed or public, none of it secret."""
-
-    def operator(request: Request) -> None:
-        if not hmac.compare_digest(bearer(request).encode(), parts.keyring.admin_token.encode()):
-            raise unauthorized("the admin token is wrong")
-
-    router = APIRouter(
-        prefix="/api/v1/sticks", tags=["operators"], dependencies=[Depends(operator)]
-    )
+    asking = Depends(by_token(parts.guard))
+    router = APIRouter(prefix="/api/v1/sticks", tags=["operators"], dependencies=[asking])
 
     @router.get("/orders/{device}")
     def order(device: str) -> Response:

@@ -58,3 +58,84 @@ class Problem(msgspec.Struct, frozen=True):
     status: int
     detail: str
     type: str = "about:blank"
+
+
+class Me(msgspec.Struct, frozen=True):
+    """Who asks, and their scopes."""
+
+    name: str
+    scopes: tuple[str, ...]
+
+
+class NewUser(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """A user to add; without a password they can log in elsewhere only (OIDC)."""
+
+    name: str
+    role: str = "viewer"
+    password: str = ""
+
+
+class NewPassword(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Another password."""
+
+    password: str
+
+
+class NewRole(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Another role."""
+
+    role: str
+
+
+class UserRow(msgspec.Struct, frozen=True, kw_only=True):
+    """A user, without secrets."""
+
+    name: str
+    role: str
+    created_at: float
+    disabled: bool
+
+
+class NewToken(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """A token for a program: some of one's own scopes, for so many hours."""
+
+    name: str
+    scopes: tuple[str, ...]
+    hours: float = 24.0 * 30
+
+
+class TokenText(msgspec.Struct, frozen=True):
+    """The token; the server can't show it again."""
+
+    token: str
+
+
+class TokenRow(msgspec.Struct, frozen=True, kw_only=True):
+    """A token, without its text."""
+
+    id: str
+    name: str
+    user: str
+    scopes: tuple[str, ...]
+    created_at: float
+    expires_at: float
+
+
+class AuditRow(msgspec.Struct, frozen=True, kw_only=True):
+    """One entry of the audit log, as `audit.AuditEntry` says."""
+
+    id: int
+    at: float
+    actor: str
+    action: str
+    target: str
+    detail: str
+    previous: str
+    digest: str
+
+
+class AuditPage(msgspec.Struct, frozen=True):
+    """Entries, newest first; ask again with `before=next` for older ones."""
+
+    items: tuple[AuditRow, ...]
+    next: int | None = None

@@ -26,6 +26,7 @@ from fleet_server.controller import Controller
 from fleet_server.credentials import Credentials
 from fleet_server.data_dir import DATABASE, KEYS, TRUST, Running, announce, retract
 from fleet_server.fleet import overview
+from fleet_server.guard import Guard
 from fleet_server.ingest import Ingest
 from fleet_server.keyring import Keyring, open_keyring, pinned_root
 from fleet_server.mqtt.endpoint import Endpoint
@@ -37,7 +38,6 @@ from fleet_server.tls import Tls, refuse_plain_to_others, server_names
 from fleet_server.trust.keeper import Keeper, open_repository
 from fleet_server.trust.repository import Repository
 from fleet_server.views import Overview
-from fleet_server.web.login import Login
 
 log = logging.getLogger("fleet_server")
 
@@ -150,7 +150,6 @@ class Server:
             loop.call_soon_threadsafe(endpoint.publish, device, "desired", envelope)
 
         controller = Controller(store, keyring.director, order)
-        login = Login(keyring.admin_token, self._now)
         parts = Parts(
             store=store,
             keyring=keyring,
@@ -165,7 +164,7 @@ class Server:
             mutual=tls is not None,
             dismiss=dismiss,
             posted=ingest.posted,
-            login=login,
+            guard=Guard(store, keyring.admin_token, self._now),
             changed=changes.notify,
             now=self._now,
         )
@@ -250,7 +249,7 @@ class Server:
         )
         announce(self._settings.data_dir, where)
         try:
-            self._ready(where, parts.keyring, parts.login.new_link())
+            self._ready(where, parts.keyring, parts.guard.new_link())
             yield
         finally:
             retract(self._settings.data_dir)

@@ -7,29 +7,27 @@ from fleet_server.answers import answer, speak_problems
 from fleet_server.api import operator_router
 from fleet_server.api_devices import device_router
 from fleet_server.api_sticks import stick_router
+from fleet_server.asking import by_session
 from fleet_server.changes import Changes
 from fleet_server.openapi import DescribedApi
 from fleet_server.parts import Parts
-from fleet_server.web.pages import page_router
+from fleet_server.web.entrance import entrance
+from fleet_server.web.frame import Frame
+from fleet_server.web.pages import overview_router
 
 
 def make_app(parts: Parts, changes: Changes) -> FastAPI:
-    """The ASGI application; its documentation pages stay off, since they load foreign scripts."""
+    """The ASGI application; FastAPI's documentation pages stay off: they load foreign scripts."""
     app = DescribedApi(
         title="Edge fleet server", version=__version__, docs_url=None, redoc_url=None
     )
-    speak_problems(app)
+    frame, required = Frame(__version__), by_session(parts.guard)
+    speak_problems(app, frame.problem)
     app.include_router(device_router(parts))
     app.include_router(operator_router(parts))
     app.include_router(stick_router(parts))
-    app.include_router(
-        page_router(
-            parts.look,
-            changes.rings,
-            login=parts.login,
-            version=__version__,
-        )
-    )
+    app.include_router(entrance(frame, parts.guard, parts.store))
+    app.include_router(overview_router(frame, parts.look, changes.rings, required))
 
     @app.get("/healthz", tags=["operators"])
     def healthz() -> Response:

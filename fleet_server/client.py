@@ -1,16 +1,32 @@
 """The operator API for Python: what the `edge` commands are thin over."""
 
 import ssl
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self, TypeVar
-from urllib.parse import quote
+from urllib.parse import quote, urlencode
 
 import httpx2
 import msgspec
 
 from edge_sdk.errors import EdgeError, InvalidInputError, RefusedError, ServerError
-from fleet_server.api_types import Created, EnrolmentToken, Problem, RolloutStory
+from fleet_server.api_types import (
+    AuditPage,
+    AuditRow,
+    Created,
+    EnrolmentToken,
+    Me,
+    NewPassword,
+    NewRole,
+    NewToken,
+    NewUser,
+    Problem,
+    RolloutStory,
+    TokenRow,
+    TokenText,
+    UserRow,
+)
 from fleet_server.views import AlertRow, DeviceRow, Overview, RolloutRow, VersionRow
 
 T = TypeVar("T")
@@ -92,6 +108,57 @@ class Client:
 
     def acknowledge(self, alert: str) -> AlertRow:
         return self._post(f"alerts/{_part(alert)}/acknowledge", b"", AlertRow)
+
+    def me(self) -> Me:
+        """Whose token this is."""
+        return self._get("me", Me)
+
+    def users(self) -> list[UserRow]:
+        return self._get("users", list[UserRow])
+
+    def add_user(self, name: str, role: str, password: str) -> UserRow:
+        wish = NewUser(name, role, password)
+        return self._post("users", msgspec.json.encode(wish), UserRow)
+
+    def set_password(self, name: str, password: str) -> UserRow:
+        body = msgspec.json.encode(NewPassword(password))
+        return self._post(f"users/{_part(name)}/password", body, UserRow)
+
+    def set_role(self, name: str, role: str) -> UserRow:
+        return self._post(f"users/{_part(name)}/role", msgspec.json.encode(NewRole(role)), UserRow)
+
+    def disable_user(self, name: str) -> UserRow:
+        """Shut a user out."""
+        return self._post(f"users/{_part(name)}/disable", b"", UserRow)
+
+    def enable_user(self, name: str) -> UserRow:
+        """Let a user in again."""
+        return self._post(f"users/{_part(name)}/enable", b"", UserRow)
+
+    def tokens(self) -> list[TokenRow]:
+        return self._get("tokens", list[TokenRow])
+
+    def new_token(self, name: str, scopes: Sequence[str], hours: float) -> str:
+        """The token's text; the server can't show it again."""
+        wish = NewToken(name, tuple(scopes), hours)
+        return self._post("tokens", msgspec.json.encode(wish), TokenText).token
+
+    def revoke_token(self, token: str) -> list[TokenRow]:
+        """End a token; those that are left."""
+        return self._post(f"tokens/{_part(token)}/revoke", b"", list[TokenRow])
+
+    def audit(self, *, actor: str = "", target: str = "") -> Iterator[AuditRow]:
+        """The audit log, newest first, page by page."""
+        before: int | None = None
+        while True:
+            asked = {"limit": "500", "actor": actor, "target": target}
+            if before is not None:
+                asked["before"] = str(before)
+            page = self._get(f"audit?{urlencode(asked)}", AuditPage)
+            yield from page.items
+            if page.next is None:
+                return
+            before = page.next
 
     def new_login_link(self) -> str:
         """An address that opens the pages once."""

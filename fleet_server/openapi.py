@@ -12,18 +12,28 @@ from edge_sdk.identity import (
     EnrolRequest,
 )
 from fleet_server.api_types import (
+    AuditPage,
     Created,
     EnrolmentToken,
+    Me,
     NewEnrolmentKey,
+    NewPassword,
+    NewRole,
     NewRollout,
+    NewToken,
+    NewUser,
     Problem,
     RolloutStory,
+    TokenRow,
+    TokenText,
+    UserRow,
 )
 from fleet_server.views import AlertRow, DeviceRow, Overview, RolloutRow, VersionRow
 
 _REF = "#/components/schemas/{name}"
 _KINDS = (
     AlertRow,
+    AuditPage,
     CertificateAnswer,
     CertificateRequest,
     Created,
@@ -31,12 +41,20 @@ _KINDS = (
     EnrolAnswer,
     EnrolRequest,
     EnrolmentToken,
+    Me,
     NewEnrolmentKey,
+    NewPassword,
+    NewRole,
     NewRollout,
+    NewToken,
+    NewUser,
     Overview,
     Problem,
     RolloutRow,
     RolloutStory,
+    TokenRow,
+    TokenText,
+    UserRow,
     VersionRow,
 )
 

@@ -6,12 +6,12 @@ from typing import Any, Protocol
 import msgspec
 
 from fleet_server.credentials import Credentials
+from fleet_server.guard import Guard
 from fleet_server.keyring import Keyring
 from fleet_server.records import DeviceRecord, RolloutRecord
 from fleet_server.registry import Registry
 from fleet_server.store import Store
 from fleet_server.views import Overview, RolloutRow
-from fleet_server.web.login import Login
 
 
 class Controls(Protocol):
@@ -31,7 +31,7 @@ class Parts(msgspec.Struct, frozen=True, kw_only=True):
         mutual: devices must show their certificate, since there is TLS to show it in.
         dismiss: ends what a device has open, since it was revoked or has another key; on the event
             loop only.
-        login: who may see the pages.
+        guard: who operators are, and what they may.
         changed: tells those who watch; on the event loop only.
         posted: takes a device's message that came over HTTP; its acknowledgement, if there is one.
         now: Unix seconds.
@@ -48,6 +48,6 @@ class Parts(msgspec.Struct, frozen=True, kw_only=True):
     mutual: bool = False
     dismiss: Callable[[str], None]
     changed: Callable[[], None]
-    login: Login
+    guard: Guard
     posted: Callable[[str, str, bytes], Awaitable[bytes]]
     now: Callable[[], float]

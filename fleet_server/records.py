@@ -7,6 +7,7 @@ import msgspec
 from edge_sdk.bundle import Manifest
 from edge_sdk.messages import Phase
 from edge_sdk.sketch import Baseline
+from fleet_server.access import Role, Scope
 from fleet_server.rollups import Slice, Sums
 
 AlertState = Literal["open", "acknowledged", "closed"]
@@ -211,3 +212,34 @@ class EventRecord(msgspec.Struct, frozen=True, kw_only=True):
     name: str
     detail: str
     device: str | None = None
+
+
+class UserRecord(msgspec.Struct, frozen=True, kw_only=True):
+    """A person; `password` is an argon2 hash, empty for one who logs in elsewhere (OIDC)."""
+
+    name: str
+    role: Role
+    password: str
+    created_at: float
+    disabled_at: float | None = None
+
+
+class SessionRecord(msgspec.Struct, frozen=True, kw_only=True):
+    """A browser that is logged in; `digest` is SHA-256 of what its cookie holds."""
+
+    digest: str
+    user: str
+    created_at: float
+    expires_at: float
+
+
+class TokenRecord(msgspec.Struct, frozen=True, kw_only=True):
+    """A program's right to ask in a user's name; never more than the user's own."""
+
+    id: str
+    name: str
+    digest: str
+    user: str
+    scopes: frozenset[Scope]
+    created_at: float
+    expires_at: float

@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import msgspec
+from argon2 import PasswordHasher
 
 from edge_sdk.bundle import unpack
 from edge_sdk.formats import to_msgpack
@@ -25,9 +26,16 @@ from edge_sdk.identity import (
 from edge_sdk.messages import KIND_OF, Report, Running, Sealed, Window, seal
 from edge_sdk.signing import SigningKey
 from edge_sdk.sketch import sketch
+from fleet_server.asgi import make_app
+from fleet_server.changes import Changes
 from fleet_server.client import Client
+from fleet_server.controller import Controller
+from fleet_server.credentials import Credentials
 from fleet_server.data_dir import ca_file, read_admin_token, read_running
+from fleet_server.fleet import overview
+from fleet_server.guard import Guard
 from fleet_server.keyring import open_keyring
+from fleet_server.parts import Parts
 from fleet_server.records import DeviceRecord
 from fleet_server.registry import Registry
 from fleet_server.store import Store
@@ -36,6 +44,7 @@ from fleet_server.trust.repository import Repository
 from tests.bundles import DIGITS, make_bundle, pictures, scores
 
 NOW = 1_800_000_000.0
+QUICK = PasswordHasher(time_cost=1, memory_cost=8, parallelism=1)
 
 
 class Clock:
@@ -151,6 +160,33 @@ class Backend:
         return msgspec.structs.replace(
             Report(generation=generation, phase=phase, running=running), **changes
         )
+
+    def application(self, now=None):
+        """The HTTP side over this, and its parts; no MQTT."""
+        clock = now or Clock()
+        controller = Controller(self.store, self.keyring.director, lambda _device, _order: None)
+
+        async def posted(_device, _kind, _payload):
+            return b""
+
+        parts = Parts(
+            store=self.store,
+            keyring=self.keyring,
+            credentials=Credentials(self.store, self.keyring.exchange),
+            registry=self.registry,
+            controls=controller,
+            look=lambda: overview(
+                self.store, describe=controller.describe, online=(), drifting={}, now=clock()
+            ),
+            describe=controller.describe,
+            mqtt_port=lambda: 1883,
+            dismiss=lambda _device: None,
+            changed=lambda: None,
+            guard=Guard(self.store, self.keyring.admin_token, clock, QUICK),
+            posted=posted,
+            now=clock,
+        )
+        return make_app(parts, Changes()), parts
 
 
 @contextmanager

@@ -19,6 +19,7 @@ OURS = ("converters", "device_agent", "edge_sdk", "fleet_server")
 COMMANDS = {
     "agent": ("device_agent.cli:agent", "agent", "Run a model on this device."),
     "alert": ("fleet_server.cli.fleet:alert", "server", "What needs a person's eye."),
+    "audit": ("fleet_server.cli.people:audit", "server", "Who did what."),
     "convert": ("converters.cli:convert", "convert", "The best TFLite model for a board, signed."),
     "demo": ("edge_sdk.demo.cli:demo", "demo", "The whole story on this machine."),
     "device": ("fleet_server.cli.fleet:device", "server", "The devices of a fleet."),
@@ -42,7 +43,9 @@ COMMANDS = {
     "rollout": ("fleet_server.cli.fleet:rollout", "server", "Bring a version to devices."),
     "server": ("fleet_server.cli.server:server", "server", "The fleet server."),
     "simulate": ("device_agent.cli:simulate", "agent", "Many real agents in one process."),
+    "token": ("fleet_server.cli.people:token", "server", "Tokens for programs."),
     "trust": ("fleet_server.cli.trust:trust", "server", "Which bundles devices believe."),
+    "user": ("fleet_server.cli.people:user", "server", "People who may use the server."),
     "verify": ("converters.verify:verify", "convert", "Is model B as good as model A?"),
 }
 

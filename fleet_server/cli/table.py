@@ -1,5 +1,6 @@
 """Tables in plain text, one row a line."""
 
+import time
 from collections.abc import Sequence
 
 
@@ -16,6 +17,11 @@ def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
         "  ".join(f"{cell:{width}}" for cell, width in zip(line, widths, strict=True)).rstrip()
         for line in lines
     )
+
+
+def moment(at: float) -> str:
+    """Unix seconds as a local date and time."""
+    return time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(at))
 
 
 def ago(seconds: float | None) -> str:

@@ -9,4 +9,4 @@ __all__ = ["Store"]
 
 
 class Store(Devices, Control, Telemetry, Decay):
-    """The server's database: `Store(path)` opens and migrates it."""
+    """The server's database: `Store(where)` opens and migrates it."""

@@ -14,10 +14,10 @@ from fleet_server.records import (
     RolloutRecord,
 )
 from fleet_server.store import tables
-from fleet_server.store.database import Database
+from fleet_server.store.people import People
 
 
-class Control(Database):
+class Control(People):
     """What the operator and the controller decide about."""
 
     def add_bundle(self, bundle: BundleRecord) -> None:
@@ -78,8 +78,9 @@ class Control(Database):
 
     def add_decision(self, rollout: str, at: float, document: bytes) -> None:
         values = {"rollout": rollout, "at": at, "document": document}
-        with self._write() as c:
+        with self.transaction(), self._write() as c:
             c.execute(insert(tables.decisions).values(values))
+            self.add_audit(at, "controller", "rollout decision", rollout, document.decode())
 
     def decisions(self, rollout: str, limit: int = 100) -> list[DecisionRecord]:
         """Newest first."""

@@ -203,3 +203,40 @@ labels = Table(
     UniqueConstraint("device", "row"),
     Index("labels_by_model", "model", "taken_at"),
 )
+
+users = Table(
+    "users",
+    metadata,
+    Column("name", Text, primary_key=True),
+    *_all(Text, "role", "password"),
+    *_all(Float, "created_at"),
+    Column("disabled_at", Float),
+)
+
+sessions = Table(
+    "sessions",
+    metadata,
+    Column("digest", Text, primary_key=True),
+    *_all(Text, "user"),
+    *_all(Float, "created_at", "expires_at"),
+)
+
+tokens = Table(
+    "tokens",
+    metadata,
+    _name(),
+    *_all(Text, "name"),
+    Column("digest", Text, nullable=False, unique=True),
+    *_all(Text, "user", "scopes"),
+    *_all(Float, "created_at", "expires_at"),
+)
+
+audit = Table(
+    "audit",
+    metadata,
+    Column("id", Whole, primary_key=True, autoincrement=False),
+    *_all(Float, "at"),
+    *_all(Text, "actor", "action", "target", "detail", "previous", "digest"),
+    Index("audit_by_target", "target", "id"),
+    Index("audit_by_actor", "actor", "id"),
+)

@@ -65,7 +65,8 @@ def test_the_start_prints_a_link_that_opens_the_page(server):
     [link] = re.findall(r"http\S+/login\S+", server.output)
     assert str(server.where.mqtt_port) in server.output
     with httpx2.Client(follow_redirects=True) as browser:
-        page = browser.get(link)
+        assert "first administrator" in browser.get(link).text
+        page = browser.get(f"{server.where.url}/")
         assert page.status_code == 200
         assert "No device has joined yet" in page.text
     assert httpx2.get(f"{server.where.url}/").status_code == 401
@@ -124,7 +125,7 @@ def test_wrong_tokens_and_absent_servers_end_with_four(server, edge, monkeypatch
     monkeypatch.setenv("EDGE_TOKEN", "wrong")
     code, _, said = edge("device", "list")
     assert code == 4
-    assert "the admin token is wrong" in said
+    assert "the token is wrong" in said
     with socket.socket() as unused:
         unused.bind(("127.0.0.1", 0))
         nobody = f"http://127.0.0.1:{unused.getsockname()[1]}"

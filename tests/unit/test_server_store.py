@@ -154,7 +154,7 @@ def test_a_database_of_a_newer_program_is_refused_in_words_and_left_alone(tmp_pa
         connection.execute("UPDATE alembic_version SET version_num = '9999'")
     connection.close()
     before = path.read_bytes()
-    with pytest.raises(EdgeError, match=r"schema 9999.*knows up to 0003: upgrade"):
+    with pytest.raises(EdgeError, match=r"schema 9999.*knows up to \d{4}: upgrade"):
         Store(path)
     assert path.read_bytes() == before
 

@@ -10,6 +10,10 @@ import pytest
 from fastapi import FastAPI
 from starlette.testclient import TestClient
 
+from fleet_server.answers import speak_problems
+from fleet_server.asking import by_session
+from fleet_server.guard import Guard
+from fleet_server.store import Store
 from fleet_server.views import (
     AlertRow,
     DeviceRow,
@@ -20,8 +24,10 @@ from fleet_server.views import (
     RolloutRow,
     VersionRow,
 )
-from fleet_server.web.login import Login
-from fleet_server.web.pages import page_router
+from fleet_server.web.entrance import entrance
+from fleet_server.web.frame import Frame
+from fleet_server.web.pages import overview_router
+from tests.server_side import Clock
 
 TOKEN = "an-admin-token"
 NOW = 1_763_000_000.0
@@ -107,21 +113,36 @@ async def one_ring():
     yield 7
 
 
-def browser(overview=None):
-    """A client of an application that has the pages alone; not logged in."""
-    app = FastAPI()
-    shown = fleet() if overview is None else overview
-    login = Login(TOKEN, lambda: NOW)
-    app.include_router(page_router(lambda: shown, one_ring, login=login, version="1.2.3"))
-    client = TestClient(app, follow_redirects=False)
-    client.link = login.new_link()
-    return client
+@pytest.fixture
+def browser(tmp_path):
+    """Makes clients of an application that has the pages alone; not logged in."""
+    with Store(tmp_path / "fleet.db") as store:
+        clock = Clock(NOW)
+        guard = Guard(store, TOKEN, clock)
+
+        def made(overview=None):
+            app, frame = FastAPI(), Frame("1.2.3")
+            shown = fleet() if overview is None else overview
+            speak_problems(app, frame.problem)
+            app.include_router(entrance(frame, guard, store))
+            pages = overview_router(frame, lambda: shown, one_ring, by_session(guard))
+            app.include_router(pages)
+            client = TestClient(app, follow_redirects=False)
+            client.guard, client.store, client.clock = guard, store, clock
+            client.link = guard.new_link()
+            return client
+
+        yield made
 
 
-def operator(overview=None):
-    client = browser(overview)
-    client.get(client.link)
-    return client
+@pytest.fixture
+def operator(browser):
+    def made(overview=None):
+        client = browser(overview)
+        assert client.get(client.link).status_code == 303
+        return client
+
+    return made
 
 
 class Tags(HTMLParser):
@@ -144,23 +165,23 @@ class Tags(HTMLParser):
         return " ".join(" ".join(self.words).split())
 
 
-def test_a_stranger_sees_no_more_than_where_the_link_is():
+def test_a_stranger_sees_no_more_than_where_the_link_is(browser):
     answer = browser().get("/")
     assert answer.status_code == 401
     assert "edge server link" in answer.text
     assert "pi-7" not in answer.text
 
 
-@pytest.mark.parametrize("path", ["/overview", "/events"])
-def test_a_page_whose_session_is_over_is_told_to_reload(path):
+@pytest.mark.parametrize("path", ["/", "/events"])
+def test_a_page_whose_session_is_over_is_told_to_reload(path, browser):
     answer = browser().get(path)
     assert answer.status_code == 401
     assert answer.headers["hx-refresh"] == "true"
     assert "pi-7" not in answer.text
 
 
-@pytest.mark.parametrize("token", ["", "wrong", TOKEN + "x", "\N{SNOWMAN}"])
-def test_a_wrong_code_opens_nothing(token):
+@pytest.mark.parametrize("token", ["wrong", TOKEN + "x", "\N{SNOWMAN}"])
+def test_a_wrong_code_opens_nothing(token, browser):
     client = browser()
     answer = client.get("/login", params={"code": token})
     assert answer.status_code == 401
@@ -168,21 +189,19 @@ def test_a_wrong_code_opens_nothing(token):
     assert client.get("/").status_code == 401
 
 
-def test_a_link_opens_once_and_only_within_the_hour():
+def test_a_link_opens_once_and_only_within_the_hour(browser):
     client = browser()
     assert client.get(client.link).status_code == 303
     assert client.get(client.link).status_code == 401
-    clock = [0.0]
-    login = Login(TOKEN, lambda: clock[0])
-    code = login.new_link().partition("=")[2]
-    clock[0] = 3601.0
-    assert not login.accepts(code)
+    late = client.guard.new_link()
+    client.clock.now += 3601.0
+    assert client.get(late).status_code == 401
 
 
-def test_a_link_becomes_a_cookie_that_does_not_hold_the_token():
+def test_a_link_becomes_a_cookie_that_does_not_hold_the_token(browser):
     client = browser()
     answer = client.get(client.link)
-    assert (answer.status_code, answer.headers["location"]) == (303, "/")
+    assert (answer.status_code, answer.headers["location"]) == (303, "/welcome")
     cookie = answer.headers["set-cookie"].lower()
     assert "httponly" in cookie
     assert "samesite=strict" in cookie
@@ -190,20 +209,20 @@ def test_a_link_becomes_a_cookie_that_does_not_hold_the_token():
     assert client.get("/").status_code == 200
 
 
-def test_a_made_up_cookie_opens_nothing():
+def test_a_made_up_cookie_opens_nothing(browser):
     client = browser()
     client.cookies.set("edge_session", "0" * 64)
     assert client.get("/").status_code == 401
 
 
-def test_the_page_answers_whether_anything_is_wrong_before_all_else():
+def test_the_page_answers_whether_anything_is_wrong_before_all_else(operator):
     text = Tags(operator().get("/").text).text
     order = ["Data drift at site north", "late", "Running now", "brightness fell", "Rollouts"]
     places = [text.index(words) for words in order]
     assert places == sorted(places)
 
 
-def test_a_rollout_shows_its_steps_and_the_evidence_of_its_end():
+def test_a_rollout_shows_its_steps_and_the_evidence_of_its_end(operator):
     text = Tags(operator().get("/").text).text
     assert "digits v3 rolled back canary" in text
     assert "canary 25 % 3 devices" in text
@@ -213,27 +232,27 @@ def test_a_rollout_shows_its_steps_and_the_evidence_of_its_end():
     assert "no data" in text
 
 
-def test_a_device_shows_its_health_in_a_word_and_why_its_order_failed():
+def test_a_device_shows_its_health_in_a_word_and_why_its_order_failed(operator):
     text = Tags(operator().get("/").text).text
     assert "pi-7 late 12 s ago north raspberry-pi-4 digits v2 v3 reverted golden test" in text
     assert "download resumed at 183 kB" in text
     assert "input moved: brightness" in text
 
 
-def test_times_are_relative_and_exact_at_once():
+def test_times_are_relative_and_exact_at_once(operator):
     tags = Tags(operator().get("/").text).tags
     times = [attributes for tag, attributes in tags if tag == "time"]
     assert {"datetime": "2025-11-13T02:13:20Z", "title": "2025-11-13T02:13:20Z"} in times
     assert all(attributes["title"] == attributes["datetime"] for attributes in times)
 
 
-def test_an_empty_fleet_is_told_how_to_begin():
+def test_an_empty_fleet_is_told_how_to_begin(operator):
     text = Tags(operator(EMPTY).get("/").text).text
     assert "edge enroll key new" in text
     assert "Devices" not in text
 
 
-def test_hostile_strings_stay_text():
+def test_hostile_strings_stay_text(operator):
     """The same tags come out whatever the devices say, so none of theirs is a tag."""
 
     def bare(page):
@@ -250,10 +269,8 @@ def test_hostile_strings_stay_text():
     assert "49" not in hostile.text
 
 
-@pytest.mark.parametrize(
-    ("path", "overview"), [("/", fleet()), ("/overview", fleet()), ("/login", EMPTY), ("/", EMPTY)]
-)
-def test_no_page_needs_what_its_policy_forbids_or_another_host(path, overview):
+@pytest.mark.parametrize(("path", "overview"), [("/", fleet()), ("/login", EMPTY), ("/", EMPTY)])
+def test_no_page_needs_what_its_policy_forbids_or_another_host(path, overview, operator):
     answer = operator(overview).get(path)
     policy = answer.headers["content-security-policy"]
     assert "default-src 'none'" in policy
@@ -265,10 +282,10 @@ def test_no_page_needs_what_its_policy_forbids_or_another_host(path, overview):
             assert name != "style"
             assert not name.startswith("on")
             if name in ("src", "href", "hx-get", "hx-sse:connect", "action"):
-                assert re.match(r"/(?!/)", value), (tag, name, value)
+                assert re.match(r"/(?!/)|#main$", value), (tag, name, value)
 
 
-def test_every_file_the_page_names_is_there_and_may_be_kept():
+def test_every_file_the_page_names_is_there_and_may_be_kept(operator):
     client = operator()
     named = set(re.findall(r'(?:src|href)="(/static/[^"]+)"', client.get("/").text))
     assert {re.sub(r"\?.*", "", name) for name in named} == {
@@ -283,7 +300,7 @@ def test_every_file_the_page_names_is_there_and_may_be_kept():
 
 
 @pytest.mark.parametrize("name", ["nothing.css", "LICENSES.md", "..%2fpages.py", "%2e%2e/pages.py"])
-def test_nothing_else_is_served(name):
+def test_nothing_else_is_served(name, operator):
     assert operator().get(f"/static/{name}").status_code == 404
 
 
@@ -307,14 +324,14 @@ def test_no_file_of_the_page_names_another_host():
             assert not re.search(r"https?://|url\(|@import|[\"'(]//[a-z]", text), file.name
 
 
-def test_the_stream_tells_of_the_first_look_and_of_every_change():
+def test_the_stream_tells_of_the_first_look_and_of_every_change(operator):
     answer = operator().get("/events")
     assert answer.headers["content-type"].startswith("text/event-stream")
     events = [line for line in answer.text.splitlines() if line.startswith(("event", "data"))]
     assert events == ["event: changed", "data: 0", "event: changed", "data: 7"]
 
 
-def test_a_thousand_devices_do_not_make_the_page_endless():
+def test_a_thousand_devices_do_not_make_the_page_endless(operator):
     rows = tuple(msgspec.structs.replace(fleet().devices[0], id=f"d{i}") for i in range(1000))
     text = operator(msgspec.structs.replace(fleet(), devices=rows)).get("/").text
     assert text.count('<tr id="device-') == 200

@@ -1,0 +1,171 @@
+"""Users, tokens and the audit log, `/api/v1`."""
+
+import msgspec
+from fastapi import APIRouter, Request, Response
+from fastapi.concurrency import run_in_threadpool
+
+from edge_sdk.errors import InvalidInputError, RefusedError
+from fleet_server.access import Caller, as_role, as_scopes
+from fleet_server.answers import NotFoundError, answer, read_body, read_json
+from fleet_server.api_types import (
+    AuditPage,
+    AuditRow,
+    Me,
+    NewPassword,
+    NewRole,
+    NewToken,
+    NewUser,
+    TokenRow,
+    TokenText,
+    UserRow,
+)
+from fleet_server.asking import caller_of
+from fleet_server.audit import AuditEntry
+from fleet_server.openapi import gives, takes
+from fleet_server.parts import Parts
+from fleet_server.records import TokenRecord, UserRecord
+
+MAX_BODY = 64 * 1024
+MAX_PAGE = 500
+
+
+def people_routes(router: APIRouter, parts: Parts) -> None:
+    """Add the routes to the operators' router, which knows who asks."""
+    _users(router, parts)
+    _changing_users(router, parts)
+    _tokens(router, parts)
+
+    @router.get("/audit", responses=gives(AuditPage))
+    def audit(
+        before: int | None = None, limit: int = 100, actor: str = "", target: str = ""
+    ) -> Response:
+        """Who did what, newest first; `next` is the `before` of the page that follows."""
+        wanted = min(max(limit, 1), MAX_PAGE)
+        rows = parts.store.audit(before=before, limit=wanted, actor=actor, target=target)
+        more = rows[-1].id if len(rows) == wanted and rows[-1].id > 1 else None
+        return answer(AuditPage(tuple(audit_row(row) for row in rows), more))
+
+
+def _users(router: APIRouter, parts: Parts) -> None:
+    guard, store = parts.guard, parts.store
+
+    @router.get("/me", responses=gives(Me))
+    def me(request: Request) -> Response:
+        """Who asks, and what they may do."""
+        caller = caller_of(request)
+        return answer(Me(caller.name, tuple(sorted(caller.scopes))))
+
+    @router.get("/users", responses=gives(tuple[UserRow, ...]))
+    def users() -> Response:
+        """Everybody, by name."""
+        return answer([_user_row(user) for user in store.users()])
+
+    @router.post(
+        "/users", status_code=201, responses=gives(UserRow, 201), openapi_extra=takes(NewUser)
+    )
+    async def add(request: Request) -> Response:
+        """Add a user."""
+        wish = read_json(NewUser, await read_body(request, MAX_BODY), "the user")
+        role = as_role(wish.role)
+        made = await run_in_threadpool(guard.new_user, wish.name, role, wish.password)
+        return answer(_user_row(made), 201)
+
+
+def _changing_users(router: APIRouter, parts: Parts) -> None:
+    guard, store = parts.guard, parts.store
+
+    def known(name: str) -> UserRecord:
+        found = store.user(name)
+        if found is None:
+            raise NotFoundError(f"there is no user {name[:64]!r}")
+        return found
+
+    def change(user: UserRecord) -> Response:
+        store.change_user(user)
+        return answer(_user_row(user))
+
+    @router.post(
+        "/users/{name}/password", responses=gives(UserRow), openapi_extra=takes(NewPassword)
+    )
+    async def password(name: str, request: Request) -> Response:
+        """Give a user another password; open sessions end."""
+        wish = read_json(NewPassword, await read_body(request, MAX_BODY), "the password")
+        user = await run_in_threadpool(known, name)
+        hashed = await run_in_threadpool(guard.hashed, wish.password)
+        return await run_in_threadpool(change, msgspec.structs.replace(user, password=hashed))
+
+    @router.post("/users/{name}/role", responses=gives(UserRow), openapi_extra=takes(NewRole))
+    async def role(name: str, request: Request) -> Response:
+        """Give a user another role."""
+        wish = read_json(NewRole, await read_body(request, MAX_BODY), "the role")
+        user = await run_in_threadpool(known, name)
+        changed = msgspec.structs.replace(user, role=as_role(wish.role))
+        return await run_in_threadpool(change, changed)
+
+    @router.post("/users/{name}/disable", responses=gives(UserRow))
+    def disable(name: str) -> Response:
+        """Shut a user out: sessions end, tokens stop. What they did stays in the audit log."""
+        return change(msgspec.structs.replace(known(name), disabled_at=parts.now()))
+
+    @router.post("/users/{name}/enable", responses=gives(UserRow))
+    def enable(name: str) -> Response:
+        """Let a user in again."""
+        return change(msgspec.structs.replace(known(name), disabled_at=None))
+
+
+def _tokens(router: APIRouter, parts: Parts) -> None:
+    guard, store = parts.guard, parts.store
+
+    def mine(caller: Caller) -> str | None:
+        return None if caller.may("admin") else caller.name.partition("/")[0]
+
+    @router.get("/tokens", responses=gives(tuple[TokenRow, ...]))
+    def tokens(request: Request) -> Response:
+        """One's own tokens; an administrator sees everybody's."""
+        return answer([_token_row(t) for t in store.tokens(mine(caller_of(request)))])
+
+    @router.post(
+        "/tokens", status_code=201, responses=gives(TokenText, 201), openapi_extra=takes(NewToken)
+    )
+    async def add(request: Request) -> Response:
+        """Make a token with some of one's own rights; its text is shown this once."""
+        caller = caller_of(request)
+        if "/" in caller.name:
+            raise RefusedError("a token makes no tokens: log in by name, or ask at the console")
+        wish = read_json(NewToken, await read_body(request, MAX_BODY), "the token")
+        scopes = as_scopes(wish.scopes)
+        text = await run_in_threadpool(guard.new_token, caller, wish.name, scopes, wish.hours)
+        return answer(TokenText(text), 201)
+
+    @router.post("/tokens/{token}/revoke", responses=gives(tuple[TokenRow, ...]))
+    def revoke(token: str, request: Request) -> Response:
+        """End a token; answers those that are left."""
+        whose = mine(caller_of(request))
+        if token not in {found.id for found in store.tokens(whose)}:
+            raise InvalidInputError(f"there is no token {token[:40]!r} of yours")
+        store.drop_token(token)
+        return answer([_token_row(t) for t in store.tokens(whose)])
+
+
+def audit_row(entry: AuditEntry) -> AuditRow:
+    return AuditRow(**msgspec.structs.asdict(entry))
+
+
+def _user_row(user: UserRecord) -> UserRow:
+    return UserRow(
+        name=user.name,
+        role=user.role,
+        created_at=user.created_at,
+        disabled=user.disabled_at is not None,
+    )
+
+
+def _token_row(token: TokenRecord) -> TokenRow:
+    return TokenRow(
+        id=token.id,
+        name=token.name,
+        user=token.user,
+        scopes=tuple(sorted(token.scopes)),
+        created_at=token.created_at,
+        expires_at=token.expires_at,
+    )

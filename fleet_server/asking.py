@@ -1,0 +1,72 @@
+"""How routes ask the guard: those for programs by a token, pages by a cookie."""
+
+from collections.abc import Callable, Iterator
+from urllib.parse import urlsplit
+
+from fastapi import Request
+from starlette.exceptions import HTTPException
+
+from fleet_server.access import Caller
+from fleet_server.answers import bearer, unauthorized
+from fleet_server.guard import Guard
+
+COOKIE = "edge_session"
+Required = Callable[[Request], Iterator[Caller]]
+
+
+def by_token(guard: Guard) -> Required:
+    """For `/api/v1`: needs `Authorization: Bearer TOKEN`."""
+
+    def required(request: Request) -> Iterator[Caller]:
+        address = address_of(request)
+        guard.refuse_guessing(address)
+        caller = guard.of_bearer(bearer(request))
+        if caller is None:
+            guard.failed(address)
+            raise unauthorized("the token is wrong or has expired")
+        request.state.caller = caller
+        with guard.allowed(caller, request):
+            yield caller
+
+    return required
+
+
+def by_session(guard: Guard) -> Required:
+    """For pages: needs the cookie; what changes something must come from one of our own pages."""
+
+    def required(request: Request) -> Iterator[Caller]:
+        caller = guard.of_session(request.cookies.get(COOKIE, ""))
+        if caller is None:
+            # The header makes htmx load the whole page, which tells how to log in.
+            raise HTTPException(
+                401, "log in first: 'edge server link' prints a link", {"hx-refresh": "true"}
+            )
+        if request.method not in ("GET", "HEAD"):
+            refuse_foreign(request)
+        request.state.caller = caller
+        with guard.allowed(caller, request):
+            yield caller
+
+    return required
+
+
+def refuse_foreign(request: Request) -> None:
+    """Raises HTTPException 403 for a form that another site sent (CSRF)."""
+    site = request.headers.get("sec-fetch-site")
+    origin = request.headers.get("origin", "")
+    if site is not None:
+        ours = site == "same-origin"
+    else:  # a browser from before 2023, which sends Origin with every POST
+        ours = bool(origin) and urlsplit(origin).netloc == request.headers.get("host", "")
+    if not ours:
+        raise HTTPException(403, "this form was not sent by one of this server's own pages")
+
+
+def address_of(request: Request) -> str:
+    return request.client.host if request.client else ""
+
+
+def caller_of(request: Request) -> Caller:
+    """Who asks, once a dependency above has let them in."""
+    found: Caller = request.state.caller
+    return found
