@@ -8,7 +8,8 @@ bytes out: no file and no clock, and the same input gives the same bytes.
 import io
 import zipfile
 import zlib
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from typing import Literal
 
 import msgspec
@@ -28,6 +29,7 @@ MODEL = "model.tflite"
 GOLDEN = "golden.npz"
 BASELINE = "baseline.json"
 CARD = "card.md"
+MANIFEST_FILE, SIGNATURES_FILE = "manifest.json", "signatures.json"
 MEMBERS = (MODEL, GOLDEN, BASELINE, CARD)
 MAX_BUNDLE = 512 * 1024 * 1024
 MAX_MANIFEST = 4 * 1024 * 1024
@@ -165,7 +167,7 @@ def pack(manifest: Manifest, members: Mapping[str, bytes], key: SigningKey) -> b
     head = to_json(msgspec.structs.replace(manifest, members=listed))
     signatures = msgspec.json.encode([key.sign(head, MANIFEST)])
     listed_members = {name: members[name] for name in MEMBERS}
-    return archive({"manifest.json": head, "signatures.json": signatures, **listed_members})
+    return archive({MANIFEST_FILE: head, SIGNATURES_FILE: signatures, **listed_members})
 
 
 def archive(files: Mapping[str, bytes]) -> bytes:
@@ -182,11 +184,8 @@ def archive(files: Mapping[str, bytes]) -> bytes:
 
 def contents(data: bytes) -> dict[str, bytes]:
     """Every file of a bundle in its order, unverified; raises CorruptBundleError."""
-    try:
-        with zipfile.ZipFile(io.BytesIO(data)) as opened:
-            return {name: _member(opened, name, MAX_BUNDLE) for name in opened.namelist()}
-    except (zipfile.BadZipFile, NotImplementedError, ValueError, OSError, EOFError) as error:
-        raise CorruptBundleError(f"not a bundle, or a damaged one: {error}") from error
+    with _opened(data) as opened:
+        return {name: _member(opened, name, MAX_BUNDLE) for name in opened.namelist()}
 
 
 def unpack(data: bytes, keys: list[PublicKey]) -> Bundle:
@@ -197,28 +196,14 @@ def unpack(data: bytes, keys: list[PublicKey]) -> Bundle:
         UntrustedError: the manifest is not signed by one of `keys`.
         UnsupportedVersionError: made by a newer converter.
     """
-    if len(data) > MAX_BUNDLE:
-        raise CorruptBundleError(
-            f"a bundle of {len(data):,} bytes is over the limit {MAX_BUNDLE:,}"
+    with _opened(data) as opened:
+        head = _member(opened, MANIFEST_FILE, MAX_MANIFEST)
+        signatures = msgspec.json.decode(
+            _member(opened, SIGNATURES_FILE, MAX_MANIFEST), type=tuple[Signature, ...]
         )
-    try:
-        with zipfile.ZipFile(io.BytesIO(data)) as archive:
-            head = _member(archive, "manifest.json", MAX_MANIFEST)
-            signatures = msgspec.json.decode(
-                _member(archive, "signatures.json", MAX_MANIFEST), type=tuple[Signature, ...]
-            )
-            signed_by = verify(head, MANIFEST, signatures, keys)
-            manifest = from_json(Manifest, head, "the bundle's manifest")
-            members = {name: _listed(archive, manifest, name) for name in MEMBERS}
-    except (
-        zipfile.BadZipFile,
-        msgspec.DecodeError,
-        NotImplementedError,
-        ValueError,  # zipfile's answer to some damaged directories
-        OSError,
-        EOFError,
-    ) as error:
-        raise CorruptBundleError(f"not a bundle, or a damaged one: {error}") from error
+        signed_by = verify(head, MANIFEST, signatures, keys)
+        manifest = from_json(Manifest, head, "the bundle's manifest")
+        members = {name: _listed(opened, manifest, name) for name in MEMBERS}
     return Bundle(manifest, members, sha256(data), signed_by)
 
 
@@ -272,16 +257,36 @@ def decode_golden(data: bytes) -> Golden:
 
 
 def read_manifest(data: bytes) -> Manifest:
-    """The manifest of a bundle, without asking who signed it: to look at, never to run.
+    """The manifest of a bundle that holds what it lists, without asking who signed it: to look at.
 
     Raises:
-        CorruptBundleError: not a bundle.
+        CorruptBundleError: not a bundle, or a damaged one.
         FormatError: a manifest of another format.
     """
+    with _opened(data) as opened:
+        head = _member(opened, MANIFEST_FILE, MAX_MANIFEST)
+        manifest = from_json(Manifest, head, "the bundle's manifest")
+        for name in MEMBERS:
+            _listed(opened, manifest, name)
+    return manifest
+
+
+@contextmanager
+def _opened(data: bytes) -> Iterator[zipfile.ZipFile]:
+    """The zip; what is wrong with it is told as CorruptBundleError."""
+    if len(data) > MAX_BUNDLE:
+        raise CorruptBundleError(
+            f"a bundle of {len(data):,} bytes is over the limit {MAX_BUNDLE:,}"
+        )
     try:
-        with zipfile.ZipFile(io.BytesIO(data)) as archive:
-            return from_json(
-                Manifest, _member(archive, "manifest.json", MAX_MANIFEST), "the bundle's manifest"
-            )
-    except (zipfile.BadZipFile, ValueError) as error:
+        with zipfile.ZipFile(io.BytesIO(data)) as opened:
+            yield opened
+    except (
+        zipfile.BadZipFile,
+        msgspec.DecodeError,
+        NotImplementedError,
+        ValueError,  # zipfile's answer to some damaged directories
+        OSError,
+        EOFError,
+    ) as error:
         raise CorruptBundleError(f"not a bundle, or a damaged one: {error}") from error

@@ -31,7 +31,7 @@ class Inspection(msgspec.Struct, frozen=True):
 @click.option("--key", type=_FILE, help="Public key (.pub) to check the signature with.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
 def inspect(file: Path, key: Path | None, as_json: bool) -> None:  # noqa: FBT001
-    """What the bundle FILE says it holds; with --key, whether all of it is true.
+    """What the bundle FILE holds; with --key, whether its publisher says so.
 
     A .tflite FILE is shown layer by layer.
     """
@@ -73,7 +73,7 @@ def lines(found: Inspection) -> list[tuple[str, str]]:
     """A bundle in words."""
     manifest, metrics = found.manifest, found.manifest.metrics
     signature = (
-        "NOT CHECKED: give the publisher's public key with --key"
+        "NOT CHECKED (every member is as the manifest lists it): give the publisher's key by --key"
         if found.signed_by is None
         else f"holds, and so does every member; key {found.signed_by}"
     )

@@ -131,6 +131,15 @@ def test_inspect_checks_it_with_a_key(bundle):
     assert found["signed_by"] == PublicKey.load(public).keyid
 
 
+def test_inspect_refuses_a_damaged_bundle_with_a_key_or_without(bundle):
+    data = bytearray(bundle.read_bytes())
+    data[len(data) // 2] ^= 1
+    bundle.write_bytes(data)
+    for options in ((), ("--key", bundle.parent / "signing.pub")):
+        with pytest.raises(CorruptBundleError):
+            run(inspect, bundle, *options)
+
+
 def test_inspect_refuses_another_key_and_what_is_no_bundle(bundle, tmp_path):
     SigningKey.generate().save(tmp_path / "other.key")
     with pytest.raises(UntrustedError):
