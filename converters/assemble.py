@@ -1,7 +1,5 @@
 """The bundle of a candidate for one board. Deterministic: nothing here was timed or dated."""
 
-from typing import Literal
-
 import msgspec
 import numpy as np
 
@@ -18,17 +16,12 @@ from edge_sdk.bundle import (
     KernelFamily,
     Lineage,
     Manifest,
+    Task,
     TensorSpec,
     encode_golden,
     pack,
 )
-from edge_sdk.channels import (
-    InputSchema,
-    Preprocessing,
-    input_channels,
-    output_channels,
-    to_probabilities,
-)
+from edge_sdk.channels import InputSchema, ScoreKind, answer_channels, input_channels
 from edge_sdk.formats import to_json
 from edge_sdk.interpreter import Scores
 from edge_sdk.profiles import HardwareProfile
@@ -45,8 +38,8 @@ class Identity(msgspec.Struct, frozen=True):
     version: str
     labels: tuple[str, ...]
     input: InputSchema
-    preprocessing: Preprocessing
-    scores: Literal["probabilities", "logits"]
+    task: Task
+    scores: ScoreKind
     lineage: Lineage
 
 
@@ -60,9 +53,10 @@ def build(
         version=identity.version,
         profile=profile.name,
         runtime=profile.runtime,
+        task=identity.task,
         labels=identity.labels,
         input=identity.input,
-        preprocessing=identity.preprocessing,
+        preprocessing=made.preprocessing,
         model_input=made.input,
         model_output=made.output,
         scores=identity.scores,
@@ -75,8 +69,10 @@ def build(
         members={},
         ops=made.measurement.facts.needs,
     )
-    probabilities = to_probabilities(made.answers.scores, identity.scores)
-    columns = {**input_channels(identity.input, rows.held_x), **output_channels(probabilities)}
+    columns = {
+        **input_channels(identity.input, rows.held_x),
+        **answer_channels(made.answers.scores, identity.scores),
+    }
     members = {
         MODEL: made.model,
         GOLDEN: encode_golden(golden),
@@ -103,8 +99,10 @@ def tolerances(facts: TfliteFacts, output: TensorSpec, golden: Golden) -> dict[K
     return {"xnnpack": _EXACT, "builtin": between + output.scale + _EXACT}
 
 
-def score_kind(scores: Scores) -> Literal["probabilities", "logits"]:
-    """Whether scores (n, classes) of the float model are probabilities or logits."""
+def score_kind(scores: Scores, task: Task) -> ScoreKind:
+    """What the answers (n, k) of the float model are."""
+    if task != "classification":
+        return "values" if task == "regression" else "error"
     if (scores >= 0).all() and np.allclose(scores.sum(axis=1), 1, atol=1e-3):
         return "probabilities"
     return "logits"

@@ -8,9 +8,9 @@ from typing import Any
 
 import tensorflow_model_optimization as tfmot
 
-from converters.finetune import Lesson, fit, trainable_copy
+from converters.finetune import Lesson, devices, fit, trainable_copy
 from converters.loading import Source, from_tf_keras
-from converters.recipe import TrainQuantised
+from converters.steps import TrainQuantised
 
 _keras = tfmot.quantization.keras
 _preserving = tfmot.experimental.combine
@@ -23,8 +23,8 @@ def train_quantised(source: Source, step: TrainQuantised, lesson: Lesson) -> Sou
         UntrainableError: the model can't be trained.
         ValueError, RuntimeError: a layer that tensorflow-model-optimization does not know.
     """
-    annotated = _keras.quantize_annotate_model(trainable_copy(source))
-    with _keras.quantize_scope():
+    with devices(lesson), _keras.quantize_scope():
+        annotated = _keras.quantize_annotate_model(trainable_copy(source))
         model = _keras.quantize_apply(annotated, _scheme(step))
     fit(model, lesson, step.epochs, step.learning_rate)
     if "clusters" in step.keep:

@@ -10,18 +10,23 @@ from pathlib import Path
 import msgspec
 import numpy as np
 
-from converters.accuracy import by_class, compare
+from converters.accuracy import by_class, by_slice, compare
+from converters.edgetpu import fallbacks
+from converters.elsewhere import Trial, run_elsewhere
 from converters.facts import read_facts
+from converters.findings import Elsewhere
 from converters.foreman import CannotConvertError, Foreman, WorkerDiedError
 from converters.gate import Measurement
-from converters.measure import Answers, Job, measure
-from converters.order import Inputs
+from converters.measure import Answers, Job, Measured, measure
+from converters.order import Inputs, Order
 from converters.protocol import Convert, Opened, Score
 from converters.recipe import Recipe, why_not
-from edge_sdk.bundle import TensorSpec
-from edge_sdk.channels import Preprocessing
+from edge_sdk.bundle import Task, TensorSpec
+from edge_sdk.channels import Preprocessing, reconstruction_error
 from edge_sdk.errors import InvalidInputError, NotConvertibleError
+from edge_sdk.features import Feature
 from edge_sdk.interpreter import Scores
+from edge_sdk.profiles import Runtime
 
 Progress = Callable[[str], None]
 
@@ -34,6 +39,7 @@ class Made(msgspec.Struct, frozen=True):
     measurement: Measurement
     input: TensorSpec
     output: TensorSpec
+    preprocessing: Preprocessing
     answers: Answers
     seconds: float
 
@@ -51,16 +57,29 @@ class Bench:
     """One run's model and rows.
 
     Attributes:
+        runtimes: of the boards.
+        tpu_ops: operators of the Edge TPU, if one of the boards has it.
         float_scores: what the source model itself gives for the held-out rows.
     """
 
     foreman: Foreman
     folder: Path
+    order: Order
     inputs: Inputs
+    runtimes: tuple[Runtime, ...]
+    tpu_ops: tuple[str, ...]
     labels: tuple[str, ...]
-    preprocessing: Preprocessing
     opened: Opened
     float_scores: Scores
+
+    def lay_out(self) -> None:
+        """Write the rows as files into the folder."""
+        apply, inputs = self.order.preprocessing.apply, self.inputs
+        np.save(self.folder / "held.npy", inputs.rows.held_x)
+        np.save(self.folder / "calibration.npy", apply(inputs.rows.calibration))
+        if inputs.train is not None:
+            np.save(self.folder / "train-x.npy", apply(inputs.train.x))
+            np.save(self.folder / "train-y.npy", inputs.train.y)
 
     def attempt(self, recipe: Recipe, progress: Progress) -> Made | Missed:
         """Carry out one recipe and measure what comes out."""
@@ -72,17 +91,19 @@ class Bench:
         out = self.folder / f"{re.sub('[^a-z0-9.]+', '-', recipe.name)}.tflite"
         progress(f"{recipe.name}: converting")
         try:
-            self.foreman.ask(
+            done = self.foreman.ask(
                 Convert(
                     recipe,
                     str(self.folder / "calibration.npy"),
                     str(self.folder / "train-x.npy"),
                     str(self.folder / "train-y.npy"),
                     str(out),
+                    self.order.task,
+                    self.order.parallel,
                 )
             )
             progress(f"{recipe.name}: measuring")
-            return self._measured(recipe, out, started)
+            return self._measured(recipe, out, done.features, started)
         except WorkerDiedError as died:
             reason = f"the converter {died}"
         except CannotConvertError as error:
@@ -91,22 +112,41 @@ class Bench:
             reason = str(error)
         return Missed(recipe, reason, time.perf_counter() - started)
 
-    def _measured(self, recipe: Recipe, path: Path, started: float) -> Made:
-        rows = self.inputs.rows
+    def _measured(
+        self, recipe: Recipe, path: Path, features: tuple[Feature, ...], started: float
+    ) -> Made:
+        rows, given = self.inputs.rows, self.order.preprocessing
+        preprocessing = msgspec.structs.replace(given, steps=(*given.steps, *features))
         reference = self.folder / "float32.tflite"
+        comparable = reference.exists() and reference != path and not features
         job = Job(
             str(path),
             str(self.folder / "held.npy"),
             str(path.with_suffix(".npz")),
             tuple(rows.golden.tolist()),
-            self.preprocessing,
-            str(reference) if reference.exists() and reference != path else "",
+            preprocessing,
+            str(reference) if comparable else "",
+            self.order.task,
         )
         found, answers = measure(job)
-        model = path.read_bytes()
-        measurement = Measurement(
+        trial = Trial(
+            path, rows.held_x, answers.scores, found.input, found.output, preprocessing,
+            self.order.task,
+        )  # fmt: skip
+        measurement = self._measurement(path.read_bytes(), found, answers, trial)
+        return Made(
+            recipe, path.read_bytes(), measurement, found.input, found.output, preprocessing,
+            answers, time.perf_counter() - started,
+        )  # fmt: skip
+
+    def _measurement(
+        self, model: bytes, found: Measured, answers: Answers, trial: Trial
+    ) -> Measurement:
+        truth, held, task = self.inputs.rows.held_y, self.inputs.rows.held, self.order.task
+        both = (truth, self.float_scores, answers.scores)
+        return Measurement(
             facts=read_facts(model),
-            metrics=compare(rows.held_y, self.float_scores, answers.scores, self.labels),
+            metrics=compare(*both, self.labels, task),
             model_bytes=len(model),
             compressed_bytes=len(zlib.compress(model, 9)),
             host_ms_p50=found.ms_p50,
@@ -117,25 +157,25 @@ class Bench:
             kernel_difference=found.kernel_difference,
             finite=found.finite,
             worst_layers=found.worst_layers,
-            classes=by_class(rows.held_y, self.float_scores, answers.scores, self.labels),
+            classes=by_class(*both, self.labels),
+            slices=by_slice(*both, held.slices, task),
+            elsewhere=self._elsewhere(trial) if found.finite else {},
+            fallbacks=fallbacks(model, self.tpu_ops) if self.tpu_ops else (),
         )
-        seconds = time.perf_counter() - started
-        return Made(recipe, model, measurement, found.input, found.output, answers, seconds)
+
+    def _elsewhere(self, trial: Trial) -> dict[Runtime, Elsewhere]:
+        found = {runtime: run_elsewhere(trial, runtime) for runtime in self.runtimes}
+        return {runtime: one for runtime, one in found.items() if one is not None}
 
 
 def score_source(
-    foreman: Foreman, folder: Path, inputs: Inputs, preprocessing: Preprocessing
+    foreman: Foreman, folder: Path, inputs: Inputs, preprocessing: Preprocessing, task: Task
 ) -> Scores:
-    """The source model's own scores of the held-out rows; leaves all rows as files in `folder`.
+    """The source model's own scores of the held-out rows.
 
     Raises:
         InvalidInputError: the model does not run on these rows, or gives NaN.
     """
-    np.save(folder / "held.npy", inputs.rows.held_x)
-    np.save(folder / "calibration.npy", preprocessing.apply(inputs.rows.calibration))
-    if inputs.train is not None:
-        np.save(folder / "train-x.npy", preprocessing.apply(inputs.train.x))
-        np.save(folder / "train-y.npy", inputs.train.y)
     model_inputs, out = folder / "held-inputs.npy", folder / "float.npy"
     np.save(model_inputs, preprocessing.apply(inputs.rows.held_x))
     try:
@@ -143,6 +183,8 @@ def score_source(
     except (CannotConvertError, WorkerDiedError) as error:
         raise InvalidInputError(f"the model can't be run on the data: {error}") from error
     scores: Scores = np.load(out)
+    if task == "anomaly":
+        scores = reconstruction_error(np.load(model_inputs), scores)
     if not np.isfinite(scores).all():
         bad = int((~np.isfinite(scores)).any(axis=1).sum())
         raise InvalidInputError(

@@ -6,13 +6,19 @@ Holds nothing that was timed on a host, so that the same input gives the same by
 import json
 
 from converters.facts import TfliteFacts
-from edge_sdk.bundle import Manifest
+from edge_sdk.bundle import Figure, Manifest
 
 _PIPELINES = {
-    "image": "image-classification",
-    "vector": "tabular-classification",
-    "tensor": "other",
+    ("image", "classification"): "image-classification",
+    ("vector", "classification"): "tabular-classification",
+    ("vector", "regression"): "tabular-regression",
 }
+
+
+_INTENDED = (
+    "Intended for the board it was converted for, on inputs like those it was evaluated on; not "
+    "for decisions about people without a human, nor where a wrong answer can hurt somebody."
+)
 
 
 def render(manifest: Manifest, facts: TfliteFacts, model_bytes: int) -> str:
@@ -29,12 +35,16 @@ def render(manifest: Manifest, facts: TfliteFacts, model_bytes: int) -> str:
     return "\n\n".join(parts) + "\n"
 
 
+def _pipeline(manifest: Manifest) -> str:
+    return _PIPELINES.get((manifest.input.kind, manifest.task), "other")
+
+
 def _head(manifest: Manifest) -> str:
     metrics = manifest.metrics
     lines = (
         "---",
         "library_name: litert",
-        f"pipeline_tag: {_PIPELINES[manifest.input.kind]}",
+        f"pipeline_tag: {_pipeline(manifest)}",
         "tags:",
         "- tflite",
         f"- {manifest.recipe.name}",
@@ -43,12 +53,12 @@ def _head(manifest: Manifest) -> str:
         f"- name: {json.dumps(manifest.name)}",
         "  results:",
         "  - task:",
-        f"      type: {_PIPELINES[manifest.input.kind]}",
+        f"      type: {_pipeline(manifest)}",
         "    dataset:",
         f"      name: held-out rows (file sha256 {manifest.lineage.data[:12]})",
         "      type: private",
         "    metrics:",
-        "    - type: accuracy",
+        f"    - type: {metrics.quality}",
         f"      value: {metrics.accuracy:.4f}",
         "---",
     )
@@ -56,12 +66,19 @@ def _head(manifest: Manifest) -> str:
 
 
 def _use(manifest: Manifest) -> str:
-    raw, how = manifest.input, manifest.preprocessing
+    raw = manifest.input
     shape = " x ".join(str(n) for n in raw.shape)
+    what = {
+        "classification": f"Sorts one {raw.kind} of {shape} raw values into "
+        f"{len(manifest.labels)} classes",
+        "regression": f"Tells {manifest.answer_width} numbers of one {raw.kind} of {shape} raw "
+        "values",
+        "anomaly": f"Tells how far one {raw.kind} of {shape} raw values is from normal",
+    }[manifest.task]
     return (
-        f"Sorts one {raw.kind} of {shape} raw values between {raw.low:g} and {raw.high:g} into "
-        f"{len(manifest.labels)} classes. The device computes `raw * {how.scale:g} + "
-        f"{how.offset:g}` before the model; scores are {manifest.scores}."
+        f"{what}. Values are between {raw.low:g} and {raw.high:g}. The device computes "
+        f"{manifest.preprocessing} before the model; answers are {manifest.scores}.\n\n"
+        f"{_INTENDED}"
     )
 
 
@@ -74,18 +91,28 @@ def _table(manifest: Manifest, facts: TfliteFacts, model_bytes: int) -> str:
         ("operators", ", ".join(facts.ops)),
         ("live tensors", f"{facts.tensor_bytes:,} bytes at most"),
         ("held-out rows", f"{metrics.rows:,}"),
-        ("accuracy", f"{metrics.accuracy:.4f} (float model {metrics.float_accuracy:.4f})"),
+        (metrics.quality, f"{metrics.accuracy:.4f} (float model {metrics.float_accuracy:.4f})"),
         (
             "drop, 95 % interval",
             f"{metrics.drop * 100:+.2f} points "
             f"[{metrics.drop_low * 100:+.2f}, {metrics.drop_high * 100:+.2f}]",
         ),
-        ("same class as float", f"{metrics.agreement:.2%} of rows"),
+        ("same answer as float", f"{metrics.agreement:.2%} of rows"),
+        *((name, _figure(figure)) for name, figure in metrics.figures.items()),
     )
     return "\n".join(["| what | value |", "|---|---|", *(f"| {a} | {b} |" for a, b in rows)])
 
 
+def _figure(found: Figure) -> str:
+    return (
+        f"{found.converted:.4f} (float model {found.float_model:.4f}; change {found.change:+.4f} "
+        f"[{found.low:+.4f}, {found.high:+.4f}])"
+    )
+
+
 def _classes(manifest: Manifest) -> str:
+    if not manifest.labels:
+        return f"Task: {manifest.task}."
     found = manifest.metrics.per_class.items()
     return "\n".join(
         [
@@ -103,11 +130,13 @@ def _limits(manifest: Manifest) -> str:
         if manifest.runtime == "edgetpu"
         else ""
     )
-    weakest = min(manifest.metrics.per_class.items(), key=lambda item: (item[1], item[0]))
+    found = manifest.metrics.per_class
+    weakest = min(found, key=lambda name: (found[name], name), default="")
+    weak = f" Weakest class there: {weakest} ({found[weakest]:.4f})." if weakest else ""
     return (
         "## Limits\n\n"
-        f"Accuracy is that of {manifest.metrics.rows:,} held-out rows of one file; on other data "
-        f"it is unknown. Weakest class there: {weakest[0]} ({weakest[1]:.4f}). Values outside "
+        f"Quality is that of {manifest.metrics.rows:,} held-out rows of one file; on other data "
+        f"it is unknown.{weak} Values outside "
         f"{manifest.input.low:g} to {manifest.input.high:g} were never seen. Latency and memory on "
         f"the board are not stated here: the agent measures them.{board}"
     )

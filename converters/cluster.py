@@ -7,10 +7,13 @@ from typing import Any
 
 import numpy as np
 import tensorflow_model_optimization as tfmot
+import tf_keras
 
-from converters.finetune import Lesson, fit, trainable_copy
+from converters.finetune import Lesson, devices, fit, trainable_copy
 from converters.loading import Source, from_tf_keras
-from converters.recipe import Cluster
+from converters.steps import Cluster
+
+_FEW = 4  # weights for each value: a layer with fewer has nothing to gain, and k-means may fail
 
 
 class ClusterError(Exception):
@@ -24,12 +27,20 @@ def cluster(source: Source, step: Cluster, lesson: Lesson) -> Source:
         UntrainableError: the model can't be trained.
         ClusterError: a layer has more values than promised.
     """
-    wrapped = tfmot.clustering.keras.cluster_weights(
-        trainable_copy(source),
-        number_of_clusters=step.clusters,
-        cluster_centroids_init=tfmot.clustering.keras.CentroidInitialization.KMEANS_PLUS_PLUS,
-        preserve_sparsity=step.keep_zeros,
-    )
+
+    def wrap(layer: Any) -> Any:  # noqa: ANN401
+        sizes = [weight.size for weight in layer.get_weights() if weight.ndim > 1]
+        if not sizes or max(sizes) < _FEW * step.clusters:
+            return layer
+        return tfmot.clustering.keras.cluster_weights(
+            layer,
+            number_of_clusters=step.clusters,
+            cluster_centroids_init=tfmot.clustering.keras.CentroidInitialization.KMEANS_PLUS_PLUS,
+            preserve_sparsity=step.keep_zeros,
+        )
+
+    with devices(lesson):
+        wrapped = tf_keras.models.clone_model(trainable_copy(source), clone_function=wrap)
     fit(wrapped, lesson, step.epochs, step.learning_rate)
     clustered = tfmot.clustering.keras.strip_clustering(wrapped)
     for layer in wrapped.layers:

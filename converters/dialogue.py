@@ -4,6 +4,7 @@ It may die at any request; `foreman` is made for that.
 """
 
 import os
+import resource
 import sys
 from collections.abc import Callable
 from importlib import metadata
@@ -14,14 +15,34 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from converters.protocol import Convert, Done, Failed, Open, Opened, Reply, Request, Score
+from converters.protocol import (
+    Convert,
+    Describe,
+    Done,
+    Failed,
+    Open,
+    Opened,
+    Reply,
+    Request,
+    Score,
+)
 from converters.recipe import SourceFacts
+from converters.space import Hyper
+from edge_sdk.features import Feature
 
+MEMORY = "EDGE_WORKER_MEMORY"  # bytes that a worker may take
 Rows = NDArray[np.float32]
 
 
 class UnreadableModelError(Exception):
     """Why a model can't be loaded or used, in words."""
+
+
+class Converted(msgspec.Struct, frozen=True):
+    """A .tflite file, and the feature steps that its input takes besides the given model's."""
+
+    model: bytes
+    features: tuple[Feature, ...] = ()
 
 
 class Loaded(Protocol):
@@ -30,7 +51,8 @@ class Loaded(Protocol):
     @property
     def facts(self) -> SourceFacts: ...
     def score(self, rows: Rows) -> Rows: ...
-    def convert(self, request: Convert) -> bytes: ...
+    def convert(self, request: Convert) -> Converted: ...
+    def hyperparameters(self, function: str) -> tuple[Hyper, ...]: ...
 
 
 def serve(
@@ -48,8 +70,7 @@ def serve(
             elif model is None:
                 reply = Failed("no model is open")
             else:
-                _carry_out(model, request)
-                reply = Done()
+                reply = _carry_out(model, request)
         except UnreadableModelError as error:
             reply = Failed(str(error))
         except Exception as error:  # noqa: BLE001 - converters raise anything; the reply says it
@@ -58,15 +79,24 @@ def serve(
         replies.flush()
 
 
-def _carry_out(model: Loaded, request: Score | Convert) -> None:
-    if isinstance(request, Score):
-        np.save(request.out, model.score(np.load(request.rows)))
-    else:
-        Path(request.out).write_bytes(model.convert(request))
+def _carry_out(model: Loaded, request: Score | Convert | Describe) -> Done:
+    match request:
+        case Score():
+            np.save(request.out, model.score(np.load(request.rows)))
+            return Done()
+        case Convert():
+            made = model.convert(request)
+            Path(request.out).write_bytes(made.model)
+            return Done(features=made.features)
+        case Describe():
+            return Done(hyper=model.hyperparameters(request.function))
 
 
 def converse(load: Callable[[Path], Loaded], tools: tuple[str, ...]) -> None:
-    """Keep stdout for replies alone: what libraries print goes to stderr."""
+    """Keep stdout for replies alone: what libraries print goes to stderr. Memory is limited."""
+    limit = int(os.environ.get(MEMORY, "0"))
+    if limit:
+        resource.setrlimit(resource.RLIMIT_DATA, (limit, limit))
     replies = os.fdopen(os.dup(1), "wb")
     os.dup2(2, 1)
     serve(load, tools, sys.stdin.buffer, replies)

@@ -11,7 +11,7 @@ import msgspec
 from ai_edge_litert import schema_py_generated as schema
 
 from converters.flatbuffer import read_model
-from converters.recipe import Precision
+from converters.steps import Precision
 from edge_sdk.ops import Op
 
 _FLOAT = {schema.TensorType.FLOAT32, schema.TensorType.FLOAT16}
@@ -70,14 +70,20 @@ def read_facts(model: bytes) -> TfliteFacts:
     weights = {i for i, tensor in enumerate(graph.tensors) if _is_constant(root, tensor)}
     return TfliteFacts(
         precision=_precision(root, graph, weights),
-        ops=tuple(sorted({op_name(code) for code in root.operatorCodes})),
-        needs=_needs(root.operatorCodes),
+        ops=tuple(sorted({op_name(code) for code in _used(root)})),
+        needs=_needs(_used(root)),
         static_shapes=not any(
             tensor.shapeSignature is not None and -1 in tensor.shapeSignature
             for tensor in graph.tensors
         ),
         tensor_bytes=_peak(graph, weights),
     )
+
+
+def _used(root: Any) -> list[Any]:  # noqa: ANN401 - generated, untyped classes
+    """Codes of the operators in all graphs; the file may list others that are in none."""
+    used = {op.opcodeIndex for graph in root.subgraphs for op in graph.operators}
+    return [root.operatorCodes[i] for i in sorted(used)]
 
 
 def _is_constant(root: Any, tensor: Any) -> bool:  # noqa: ANN401 - generated, untyped classes

@@ -17,7 +17,8 @@ from typing import Self
 
 import msgspec
 
-from converters.protocol import Failed, Open, Opened, Reply, Request
+from converters.dialogue import MEMORY
+from converters.protocol import Done, Failed, Open, Opened, Reply, Request
 from edge_sdk.errors import InvalidInputError
 
 WORKER = (sys.executable, "-P", "-m", "converters.worker")
@@ -28,6 +29,8 @@ _SETTINGS = {
     "CUDA_VISIBLE_DEVICES": "-1",
 }
 _LAST_WORDS = 300
+_MEMORY = 0.8
+_NO_MEMORY = re.compile(r"bad_alloc|MemoryError|Cannot allocate memory|out of memory|OOM")
 _CHATTER = re.compile(r"[IW]\d{4} |INFO|WARNING")  # logged, not a reason to die
 
 
@@ -45,7 +48,10 @@ class Foreman:
     The worker starts at once, so that its imports run while the caller reads its data.
     """
 
-    def __init__(self, model: Path, log: Path, command: Sequence[str] = WORKER) -> None:
+    def __init__(
+        self, model: Path, log: Path, command: Sequence[str] = WORKER, *, memory: int = 0
+    ) -> None:
+        self._memory = memory or most_memory()
         self._model = model
         self._log = log
         self._command = command
@@ -87,7 +93,7 @@ class Foreman:
         self._opened = reply
         return reply
 
-    def ask(self, request: Request) -> None:
+    def ask(self, request: Request) -> Done:
         """Have one request carried out.
 
         Raises:
@@ -98,6 +104,9 @@ class Foreman:
         reply = self._exchange(request)
         if isinstance(reply, Failed):
             raise CannotConvertError(reply.reason)
+        if not isinstance(reply, Done):
+            raise TypeError(f"the worker answered {type(reply).__name__}")
+        return reply
 
     def _exchange(self, request: Request) -> Reply:
         if self._child.stdin is None or self._child.stdout is None:
@@ -107,7 +116,10 @@ class Foreman:
             self._child.stdin.flush()
         line = self._child.stdout.readline()
         if not line.endswith(b"\n"):
-            raise WorkerDiedError(f"{_how(self._child.wait())}{self._last_words()}")
+            how, said = _how(self._child.wait()), self._last_words()
+            if _NO_MEMORY.search(said):
+                how = f"was over its memory limit of {self._memory / 2**20:,.0f} MiB and {how}"
+            raise WorkerDiedError(f"{how}{said}")
         reply: Reply = msgspec.json.decode(line, type=Reply)
         return reply
 
@@ -115,7 +127,7 @@ class Foreman:
         with self._log.open("wb") as log:
             return subprocess.Popen(  # noqa: S603 - our own module
                 self._command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=log,
-                env={**os.environ, **_SETTINGS},
+                env={**os.environ, **_SETTINGS, MEMORY: str(self._memory)},
             )  # fmt: skip
 
     def _close_pipes(self) -> None:
@@ -128,6 +140,12 @@ class Foreman:
         lines = self._log.read_text(errors="replace").strip().splitlines()
         said = [line for line in lines if not _CHATTER.match(line)]
         return f" ({said[-1][-_LAST_WORDS:]})" if said else ""
+
+
+def most_memory() -> int:
+    """Bytes that a worker may take unless told otherwise: most of the machine's memory."""
+    pages: int = os.sysconf("SC_PHYS_PAGES")
+    return int(pages * os.sysconf("SC_PAGE_SIZE") * _MEMORY)
 
 
 def _how(code: int) -> str:

@@ -55,7 +55,7 @@ def front(candidates: Sequence[Point]) -> list[Point]:
 def picture(conversion: Conversion) -> str:
     """Accuracy over compressed size as SVG, the front as a line, the float model dashed."""
     found = points(conversion)
-    title = escape(f"{conversion.name} {conversion.version}: accuracy over compressed size")
+    title = escape(f"{conversion.name} {conversion.version}: quality over compressed size")
     head = (
         f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} {HEIGHT}" role="img" '
         f'aria-label="{title}"><style>{_STYLE}</style>'
@@ -64,12 +64,17 @@ def picture(conversion: Conversion) -> str:
     )
     if not found:
         return f'{head}<text x="{_LEFT}" y="80">no candidate was measured</text></svg>\n'
-    reference = next(
-        one.measurement.metrics.float_accuracy for one in conversion.candidates if one.measurement
-    )
+    metrics = next(one.measurement.metrics for one in conversion.candidates if one.measurement)
+    reference, quality = metrics.float_accuracy, metrics.quality
     heights = [reference, *(p.accuracy for p in found)]
     scale = _Scale(_ticks(0, max(p.bytes for p in found)), _ticks(min(heights), max(heights)))
-    parts = [head, *_grid(scale), *_float(scale, reference), *_marks(scale, found), "</svg>\n"]
+    parts = [
+        head,
+        *_grid(scale, quality),
+        *_float(scale, reference),
+        *_marks(scale, found),
+        "</svg>\n",
+    ]
     return "".join(parts)
 
 
@@ -104,7 +109,7 @@ def _ticks(low: float, high: float) -> tuple[float, ...]:
     return tuple(round(i * step, 10) for i in range(first, last + 1))
 
 
-def _grid(scale: _Scale) -> list[str]:
+def _grid(scale: _Scale, quality: str) -> list[str]:
     right, bottom = WIDTH - _RIGHT, HEIGHT - _BOTTOM
     parts = []
     for value in scale.y_ticks:
@@ -122,7 +127,7 @@ def _grid(scale: _Scale) -> list[str]:
         *parts,
         f'<text class="dim" x="{middle:.0f}" y="{bottom + 38}" text-anchor="middle">'
         "compressed size, thousand bytes</text>",
-        f'<text class="dim" x="{_LEFT - 8}" y="{_TOP - 8}" text-anchor="end">accuracy</text>',
+        f'<text class="dim" x="{_LEFT - 8}" y="{_TOP - 8}" text-anchor="end">{quality}</text>',
     ]
 
 

@@ -19,6 +19,8 @@ class Layer(msgspec.Struct, frozen=True, kw_only=True):
         weights: how many constants it reads that are no biases or shapes.
         weight_dtype: their type; empty if there are none.
         constant_bytes: what all its constants take in the file, without their quantisation.
+        open_shape: whether a size of what it makes is not fixed.
+        weights_missing: whether it takes weights that are computed, not constant.
     """
 
     name: str
@@ -31,6 +33,8 @@ class Layer(msgspec.Struct, frozen=True, kw_only=True):
     weights: int
     weight_dtype: str
     constant_bytes: int
+    open_shape: bool = False
+    weights_missing: bool = False
 
 
 class LayerError(msgspec.Struct, frozen=True):
@@ -79,6 +83,8 @@ def _layer(root: Any, graph: Any, op: Any, sources: dict[int, int]) -> Layer:  #
         weights=0 if weights is None else math.prod(int(n) for n in weights.shape),
         weight_dtype="" if weights is None else type_name(weights.type),
         constant_bytes=0 if kind == "DEQUANTIZE" else sum(constants.values()),
+        open_shape=made.shapeSignature is not None and -1 in made.shapeSignature,
+        weights_missing=at is not None and weights is None,
     )
 
 

@@ -1,5 +1,6 @@
 """How far each layer of a converted model is from the same layer of its float model."""
 
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -25,9 +26,10 @@ def layer_errors(
         NotConvertibleError: the two are not the same chain of operators.
     """
     ours, theirs = _computing(reference), _computing(other)
-    if [layer.op for layer in ours] != [layer.op for layer in theirs]:
+    if [(one.op, one.shape) for one in ours] != [(one.op, one.shape) for one in theirs]:
         raise NotConvertibleError(
-            f"layers can't be paired: {len(ours)} operators here, {len(theirs)} there, not the same"
+            f"layers can't be paired: {len(ours)} operators here, {len(theirs)} there, "
+            "not the same or not of one size"
         )
     given = preprocessing.apply(rows[:ROWS])
     wanted, found = _run(reference, ours, given), _run(other, theirs, given)
@@ -44,14 +46,30 @@ def _computing(model: bytes) -> list[Layer]:
 def _run(model: bytes, layers: list[Layer], rows: NDArray[np.float32]) -> list[Scores]:
     """What each layer makes of the rows, as real values, one array a layer."""
     made: list[list[Scores]] = [[] for _ in layers]
+    for interpreter in _each_row(model, rows):
+        for values, layer in zip(made, layers, strict=True):
+            values.append(_real(interpreter.get_tensor(layer.tensor), layer))
+    return [np.stack(values) for values in made]
+
+
+def every_tensor(model: bytes, rows: NDArray[np.float32]) -> Iterator[tuple[str, Array]]:
+    """Names and values of what each operator of a model makes, and of its input, row by row."""
+    names = {layer.tensor: layer.name for layer in read_layers(model)}
+    for interpreter in _each_row(model, rows):
+        given = interpreter.get_input_details()[0]
+        yield given["name"], interpreter.get_tensor(given["index"])
+        for tensor, name in names.items():
+            yield name, interpreter.get_tensor(tensor)
+
+
+def _each_row(model: bytes, rows: NDArray[np.float32]) -> Iterator[Any]:
+    """An interpreter that keeps all tensors, after each row that it ran."""
     interpreter = _keeping_all(model)
     spec, at = LiteRt(model, Preprocessing()).input, interpreter.get_input_details()[0]["index"]
     for row in rows:
         interpreter.set_tensor(at, quantise(row[np.newaxis], spec))
         interpreter.invoke()
-        for values, layer in zip(made, layers, strict=True):
-            values.append(_real(interpreter.get_tensor(layer.tensor), layer))
-    return [np.stack(values) for values in made]
+        yield interpreter
 
 
 def _real(stored: Array, layer: Layer) -> Scores:

@@ -18,6 +18,7 @@ import tf_keras
 from converters.bridge import BridgeError, to_tf_keras
 from converters.dialogue import Rows, UnreadableModelError, first_line
 from converters.recipe import SourceFacts
+from edge_sdk.features import Feature
 
 _BATCH = 256
 
@@ -32,6 +33,7 @@ class Source:
         keep: what owns the weights that `call` uses.
         trainable: the same model in tf_keras, for recipes that train; None if there is none.
         ranges: whether it carries its own int8 ranges, from quantisation-aware training.
+        features: steps that make its input of the given model's.
     """
 
     facts: SourceFacts
@@ -40,6 +42,7 @@ class Source:
     keep: Any
     trainable: Any | None
     ranges: bool = False
+    features: tuple[Feature, ...] = ()
 
     def score(self, rows: Rows) -> Rows:
         """The given model's scores (n, classes) of model inputs (n, *shape)."""
@@ -77,13 +80,13 @@ def load(path: Path) -> Source:
             raise UnreadableModelError(
                 f"tf_keras says {first_line(first)}; Keras 3 says {first_line(second)}"
             ) from second
-    return _from_keras3(model)
+    return from_keras3(model)
 
 
 def from_tf_keras(model: Any) -> Source:  # noqa: ANN401
     """A tf_keras model."""
-    shape, classes = _shapes(model.input_shape, model.output_shape)
-    facts = SourceFacts("tf_keras", shape, classes, model.count_params())
+    facts = SourceFacts("tf_keras", *_shapes(model.input_shape, model.output_shape),
+                        model.count_params())  # fmt: skip
     call = _inference(model)
     return Source(facts, call, call, model, model)
 
@@ -92,9 +95,10 @@ def _inference(model: Any) -> Callable[[Any], Any]:  # noqa: ANN401
     return lambda rows: model(rows, training=False)
 
 
-def _from_keras3(model: Any) -> Source:  # noqa: ANN401
-    shape, classes = _shapes(model.input_shape, model.output_shape)
-    facts = SourceFacts("keras3", shape, classes, model.count_params())
+def from_keras3(model: Any) -> Source:  # noqa: ANN401
+    """A Keras 3 model, rebuilt in tf_keras if that can be done."""
+    facts = SourceFacts("keras3", *_shapes(model.input_shape, model.output_shape),
+                        model.count_params())  # fmt: skip
     original = _inference(model)
     try:
         copy = to_tf_keras(model)
@@ -117,9 +121,9 @@ def _saved_model(path: Path) -> Source:
         return from_tf_keras(tf_keras.models.load_model(path, compile=False))
     loaded = tf.saved_model.load(str(path))
     call, spec, output = _signature(loaded)
-    shape, classes = _shapes(tuple(spec.shape), tuple(output.shape))
+    shapes = _shapes(tuple(spec.shape), tuple(output.shape))
     why = "a SavedModel without Keras layers can't be trained further"
-    return Source(SourceFacts("saved-model", shape, classes, 0, why), call, call, loaded, None)
+    return Source(SourceFacts("saved-model", *shapes, 0, why), call, call, loaded, None)
 
 
 def _signature(loaded: Any) -> tuple[Callable[[Any], Any], Any, Any]:  # noqa: ANN401
@@ -135,14 +139,16 @@ def _signature(loaded: Any) -> tuple[Callable[[Any], Any], Any, Any]:  # noqa: A
     return lambda rows: found(**{name: rows})[out], spec, output
 
 
-def _shapes(given: Any, gives: Any) -> tuple[tuple[int | None, ...], int]:  # noqa: ANN401
+def _shapes(
+    given: Any,  # noqa: ANN401
+    gives: Any,  # noqa: ANN401
+) -> tuple[tuple[int | None, ...], tuple[int | None, ...]]:
+    """Of one row in and one row out."""
     for what, shape in (("inputs", given), ("outputs", gives)):
         if isinstance(shape, list | dict) or (shape and isinstance(shape[0], tuple)):
             raise UnreadableModelError(f"the model has {len(shape)} {what}, needed is one")
-    if len(gives) != 2 or not isinstance(gives[1], int) or gives[1] < 2:
-        raise UnreadableModelError(
-            f"its output has shape {tuple(gives)}, needed is (rows, classes) with 2 classes or more"
-        )
+    if len(gives) < 2:
+        raise UnreadableModelError(f"its output has shape {tuple(gives)}, needed is (rows, ...)")
     if given[0] not in {None, 1}:
         raise UnreadableModelError(f"its batch size is fixed at {given[0]}: save it with None")
-    return tuple(given[1:]), gives[1]
+    return tuple(given[1:]), tuple(gives[1:])

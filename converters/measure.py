@@ -14,8 +14,9 @@ from pathlib import Path
 import msgspec
 import numpy as np
 
+from converters.accuracy import agreement
 from converters.layers import LayerError
-from edge_sdk.bundle import KernelFamily, TensorSpec
+from edge_sdk.bundle import KernelFamily, Task, TensorSpec
 from edge_sdk.channels import Array, Preprocessing
 from edge_sdk.errors import NotConvertibleError
 from edge_sdk.interpreter import LiteRt, Scores
@@ -39,6 +40,7 @@ class Job(msgspec.Struct, frozen=True):
     golden: tuple[int, ...]
     preprocessing: Preprocessing
     reference: str = ""
+    task: Task = "classification"
 
 
 class Measured(msgspec.Struct, frozen=True, kw_only=True):
@@ -87,12 +89,13 @@ def _run(job: Job) -> Measured:
     rows = np.load(job.rows, mmap_mode="r")
     first = np.array(rows[0])
     before = _fresh_peak()
-    fast = LiteRt(Path(job.model), job.preprocessing)
+    reconstructs = job.task == "anomaly"
+    fast = LiteRt(Path(job.model), job.preprocessing, reconstructs=reconstructs)
     fast.run(first)
     peak = _peak() - before
     timings = _timings(fast, rows)
     scores = fast.run_rows(rows)
-    plain = LiteRt(Path(job.model), job.preprocessing, family="builtin")
+    plain = LiteRt(Path(job.model), job.preprocessing, family="builtin", reconstructs=reconstructs)
     some = np.linspace(0, len(rows) - 1, min(_KERNEL_ROWS, len(rows))).astype(np.intp)
     plain_scores = plain.run_rows(rows[some])
     golden = list(job.golden)
@@ -107,7 +110,7 @@ def _run(job: Job) -> Measured:
         ms_p90=float(np.quantile(timings, 0.9)),
         runs=len(timings),
         peak_bytes=max(peak, 0),
-        kernel_agreement=float((plain_scores.argmax(1) == scores[some].argmax(1)).mean()),
+        kernel_agreement=agreement(scores[some], plain_scores, job.task) if finite else 0.0,
         kernel_difference=float(np.abs(plain_scores - scores[some]).max()) if finite else 0.0,
         finite=finite,
         worst_layers=_worst(job, rows),

@@ -11,8 +11,16 @@ from pathlib import Path
 from converters import gate
 from converters.assemble import Identity, build, score_kind
 from converters.bench import Bench, Made, Missed, Progress, score_source
-from converters.foreman import TFLITE_WORKER, WORKER, Foreman
-from converters.order import Order, check_fit, model_sha256, plan, read_inputs
+from converters.foreman import (
+    TFLITE_WORKER,
+    WORKER,
+    CannotConvertError,
+    Foreman,
+    WorkerDiedError,
+)
+from converters.order import Order, Plan, check_fit, model_sha256, plan, read_inputs
+from converters.protocol import Describe
+from converters.recipe import BUILD, Recipe
 from converters.result import (
     Candidate,
     Conversion,
@@ -22,6 +30,9 @@ from converters.result import (
     Verdict,
     this_host,
 )
+from converters.search_order import Search
+from converters.space import Hyper, space_of
+from converters.steps import Build
 from edge_sdk.bundle import Lineage, file_name
 from edge_sdk.errors import EdgeError, InvalidInputError
 from edge_sdk.files import sha256, write_atomic
@@ -53,10 +64,13 @@ def convert(order: Order, key: SigningKey, progress: Progress = quiet) -> Conver
     planned = plan(order)
     with (
         tempfile.TemporaryDirectory(prefix="edge-convert-") as folder,
-        Foreman(order.model, Path(folder, "worker.log"), worker) as foreman,
+        Foreman(order.model, Path(folder, "worker.log"), worker, memory=order.memory) as foreman,
     ):
-        bench = _set_up(order, foreman, Path(folder), progress)
-        tried = [bench.attempt(recipe, progress) for recipe in planned.recipes]
+        bench = _set_up(order, planned, foreman, Path(folder), progress)
+        if order.search is None:
+            tried = [bench.attempt(recipe, progress) for recipe in planned.recipes]
+        else:
+            tried = _searched(bench, planned, order.search, progress)
     progress("judging and signing")
     identity = _identity(order, planned.name, bench)
     candidates = tuple(_candidate(one) for one in tried)
@@ -66,7 +80,7 @@ def convert(order: Order, key: SigningKey, progress: Progress = quiet) -> Conver
     for profile in planned.profiles:
         verdicts = tuple(_verdict(one, profile, limits) for one in tried)
         fitting = {v.recipe: made[v.recipe].measurement for v in verdicts if not v.reasons}
-        chosen = gate.best(fitting)
+        chosen = gate.best(fitting, limits)
         result = ProfileResult(profile=profile.name, verdicts=verdicts)
         if chosen is not None:
             manifest, data = build(made[chosen], profile, identity, bench.inputs.rows, key)
@@ -92,6 +106,8 @@ def convert(order: Order, key: SigningKey, progress: Progress = quiet) -> Conver
         held_out_rows=len(bench.inputs.rows.held_x),
         train_rows=0 if train is None else len(train.x),
         left_out_rows=bench.inputs.left_out,
+        balance=_balance(bench),
+        fastest=gate.fastest({name: one.measurement for name, one in made.items()}),
         max_drop=order.max_drop,
         candidates=candidates,
         profiles=tuple(results),
@@ -108,7 +124,49 @@ def _check_extra(needed: tuple[str, ...]) -> None:
         )
 
 
-def _set_up(order: Order, foreman: Foreman, folder: Path, progress: Progress) -> Bench:
+def _searched(
+    bench: Bench, planned: Plan, wanted: Search, progress: Progress
+) -> list[Made | Missed]:
+    from converters.alone import parcel
+    from converters.kept import Kept
+    from converters.search import Quest, search
+
+    order, inputs = bench.order, bench.inputs
+    limits = gate.Limits(order.max_drop, order.max_class_drop)
+    built = {}
+    for recipe in planned.recipes:
+        if recipe.name.startswith(BUILD):
+            built[recipe.name] = {h.name: h.values for h in _hyperparameters(bench, recipe)}
+    names = [recipe.name for recipe in planned.recipes]
+    train_rows = 0 if inputs.train is None else len(inputs.train.x)
+    space = space_of(names, bench.opened.facts, train_rows, built)
+    made_from = (
+        model_sha256(order.model), inputs.data.sha256, inputs.calibration_sha256,
+        "" if inputs.train is None else inputs.train.sha256, str(order.preprocessing), order.task,
+        *order.slices, *bench.runtimes,
+    )  # fmt: skip
+
+    def refused(one: Made) -> int:
+        return sum(
+            bool(gate.reasons_to_refuse(one.measurement, profile, limits))
+            for profile in planned.profiles
+        )
+
+    kept = Kept(wanted.study or bench.folder / "kept", "\n".join(made_from))
+    return search(Quest(parcel(bench), space, wanted, kept, refused), time.monotonic, progress)
+
+
+def _hyperparameters(bench: Bench, recipe: Recipe) -> tuple[Hyper, ...]:
+    [build] = [step for step in recipe.steps if isinstance(step, Build)]
+    try:
+        return bench.foreman.ask(Describe(build.function)).hyper
+    except (CannotConvertError, WorkerDiedError) as error:
+        raise InvalidInputError(f"recipe {recipe.name}: {error}") from error
+
+
+def _set_up(
+    order: Order, planned: Plan, foreman: Foreman, folder: Path, progress: Progress
+) -> Bench:
     """The worker imports TensorFlow meanwhile: it was started before the data is read."""
     progress("reading the data")
     inputs = read_inputs(order)
@@ -116,8 +174,20 @@ def _set_up(order: Order, foreman: Foreman, folder: Path, progress: Progress) ->
     opened = foreman.open()
     labels = check_fit(order, inputs, opened.facts)
     progress("running the float model")
-    scores = score_source(foreman, folder, inputs, order.preprocessing)
-    return Bench(foreman, folder, inputs, labels, order.preprocessing, opened, scores)
+    scores = score_source(foreman, folder, inputs, order.preprocessing, order.task)
+    bench = Bench(
+        foreman=foreman,
+        folder=folder,
+        order=order,
+        inputs=inputs,
+        runtimes=tuple(sorted({profile.runtime for profile in planned.profiles})),
+        tpu_ops=next((p.ops for p in planned.profiles if p.runtime == "edgetpu"), ()),
+        labels=labels,
+        opened=opened,
+        float_scores=scores,
+    )
+    bench.lay_out()
+    return bench
 
 
 def _identity(order: Order, name: str, bench: Bench) -> Identity:
@@ -127,8 +197,8 @@ def _identity(order: Order, name: str, bench: Bench) -> Identity:
         version=order.version,
         labels=bench.labels,
         input=inputs.schema,
-        preprocessing=order.preprocessing,
-        scores=score_kind(bench.float_scores),
+        task=order.task,
+        scores=score_kind(bench.float_scores, order.task),
         lineage=Lineage(
             source=model_sha256(order.model),
             data=inputs.data.sha256,
@@ -137,6 +207,11 @@ def _identity(order: Order, name: str, bench: Bench) -> Identity:
             tools=bench.opened.tools,
         ),
     )
+
+
+def _balance(bench: Bench) -> dict[str, int]:
+    held = bench.inputs.rows.held_y
+    return {label: int((held == i).sum()) for i, label in enumerate(bench.labels)}
 
 
 def _candidate(one: Made | Missed) -> Candidate:
@@ -151,6 +226,7 @@ def _verdict(one: Made | Missed, profile: HardwareProfile, limits: gate.Limits) 
     return Verdict(
         recipe=one.recipe.name,
         reasons=tuple(gate.reasons_to_refuse(one.measurement, profile, limits)),
+        proven=gate.proven(one.measurement.metrics, limits),
         ram_bytes=gate.ram_needed(one.measurement, profile),
         estimated_ms=gate.estimated_ms(one.measurement, profile),
     )

@@ -3,6 +3,9 @@
 import msgspec
 
 from converters.recipe import Recipe, SourceFacts
+from converters.space import Hyper
+from edge_sdk.bundle import Task
+from edge_sdk.features import Feature
 
 
 class Open(msgspec.Struct, frozen=True, tag="open"):
@@ -19,13 +22,25 @@ class Score(msgspec.Struct, frozen=True, tag="score"):
 
 
 class Convert(msgspec.Struct, frozen=True, tag="convert"):
-    """Carry out a recipe; rows are files of model inputs (float32), already preprocessed."""
+    """Carry out a recipe; rows are files of model inputs (float32), already preprocessed.
+
+    Attributes:
+        parallel: whether to train on all devices of the machine (`tf.distribute`).
+    """
 
     recipe: Recipe
     calibration: str
     train_x: str
     train_y: str
     out: str
+    task: Task = "classification"
+    parallel: bool = False
+
+
+class Describe(msgspec.Struct, frozen=True, tag="describe"):
+    """Ask `module:function`, a user's `build_model(hp)`, for its hyperparameters."""
+
+    function: str
 
 
 class Opened(msgspec.Struct, frozen=True, tag="opened"):
@@ -36,7 +51,15 @@ class Opened(msgspec.Struct, frozen=True, tag="opened"):
 
 
 class Done(msgspec.Struct, frozen=True, tag="done"):
-    """The file that was asked for is there."""
+    """What was asked for is done.
+
+    Attributes:
+        features: steps that a converted model's input takes besides the given one's.
+        hyper: the hyperparameters asked for.
+    """
+
+    features: tuple[Feature, ...] = ()
+    hyper: tuple[Hyper, ...] = ()
 
 
 class Failed(msgspec.Struct, frozen=True, tag="failed"):
@@ -45,5 +68,5 @@ class Failed(msgspec.Struct, frozen=True, tag="failed"):
     reason: str
 
 
-Request = Open | Score | Convert
+Request = Open | Score | Convert | Describe
 Reply = Opened | Done | Failed

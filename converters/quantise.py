@@ -6,7 +6,7 @@ import tensorflow as tf
 
 from converters.dialogue import Rows
 from converters.loading import Source
-from converters.recipe import Quantise
+from converters.steps import Quantise
 
 _INT16X8 = tf.lite.OpsSet.EXPERIMENTAL_TFLITE_BUILTINS_ACTIVATIONS_INT16_WEIGHTS_INT8
 
@@ -39,6 +39,7 @@ def quantise(source: Source, step: Quantise, calibration: Rows) -> bytes:
         converter.representative_dataset = rows
         ops = _INT16X8 if wide else tf.lite.OpsSet.TFLITE_BUILTINS_INT8
         converter.target_spec.supported_ops = [ops]
-    converter.inference_input_type = tf.int16 if wide else tf.int8
-    converter.inference_output_type = tf.int16 if wide else tf.int8
+    if step.io == "integer":
+        converter.inference_input_type = tf.int16 if wide else tf.int8
+        converter.inference_output_type = tf.int16 if wide else tf.int8
     return bytes(converter.convert())

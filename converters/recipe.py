@@ -1,142 +1,29 @@
 """What can be done to a model, as data: a recipe is a list of steps, in order.
 
-Pure. A new technique is a new step here, a module that carries it out, and a line in the worker's
-`match`; recipes combine steps.
+Pure. A new technique is a new step in `steps`, a module that carries it out, and a line in the
+worker's table; recipes combine steps.
 """
 
-from typing import Annotated, Literal
-
 import msgspec
-from msgspec import Meta
 
+from converters.steps import (
+    Build,
+    Cluster,
+    CutChannels,
+    Distil,
+    Factorise,
+    Lottery,
+    Mix,
+    Prune,
+    Quantise,
+    ReduceInputs,
+    Step,
+    Training,
+    TrainQuantised,
+    WeightOnly,
+)
 from edge_sdk import bundle
 from edge_sdk.errors import InvalidInputError
-
-Share = Annotated[float, Meta(gt=0, lt=1)]
-Epochs = Annotated[int, Meta(ge=1, le=1000)]
-Rate = Annotated[float, Meta(gt=0, lt=1)]
-
-# What a .tflite file computes in; the first three are what a profile can name.
-Precision = Literal[
-    "float32", "dynamic-range", "int8", "float16", "int16x8", "int8x4", "mixed", "weight-only"
-]
-Target = Literal["float32", "dynamic-range", "int8", "float16", "int16x8"]
-
-
-class Prune(msgspec.Struct, frozen=True, tag="prune"):
-    """Magnitude pruning with fine-tuning: the smallest weights go to zero while training goes on.
-
-    Zeros do not make the .tflite file smaller or faster by themselves: they compress, so what is
-    stored and sent gets smaller.
-
-    Attributes:
-        sparsity: share of zero weights at the end, on a cubic schedule from 0.
-        epochs: passes over the training rows; the schedule ends with the second to last.
-        learning_rate: of Adam.
-    """
-
-    sparsity: Share = 0.5
-    epochs: Epochs = 4
-    learning_rate: Rate = 5e-4
-
-    def __str__(self) -> str:
-        return (
-            f"prune by magnitude to {self.sparsity:.0%} zeros, fine-tuned {self.epochs} epochs "
-            f"(Adam, {self.learning_rate:g})"
-        )
-
-
-class Cluster(msgspec.Struct, frozen=True, tag="cluster"):
-    """Weight clustering with fine-tuning: a layer's weights share a few values, so they compress.
-
-    Attributes:
-        clusters: different values a layer may have.
-        keep_zeros: whether weights that are zero stay so (after pruning).
-        epochs, learning_rate: as in `Prune`.
-    """
-
-    clusters: Annotated[int, Meta(ge=2, le=256)] = 16
-    keep_zeros: bool = False
-    epochs: Epochs = 2
-    learning_rate: Rate = 1e-4
-
-    def __str__(self) -> str:
-        kept = ", zeros kept" if self.keep_zeros else ""
-        return (
-            f"cluster weights to {self.clusters} values a layer{kept}, fine-tuned {self.epochs} "
-            f"epochs (Adam, {self.learning_rate:g})"
-        )
-
-
-class TrainQuantised(msgspec.Struct, frozen=True, tag="train-quantised"):
-    """Quantisation-aware training: fine-tuning with int8 rounding played in the forward pass.
-
-    Attributes:
-        keep: what earlier steps did to the weights and this one must not undo.
-        epochs, learning_rate: as in `Prune`.
-    """
-
-    keep: Literal["nothing", "zeros", "clusters", "zeros and clusters"] = "nothing"
-    epochs: Epochs = 3
-    learning_rate: Rate = 1e-4
-
-    def __str__(self) -> str:
-        kept = "" if self.keep == "nothing" else f", {self.keep} kept"
-        return (
-            f"quantisation-aware training{kept}, {self.epochs} epochs "
-            f"(Adam, {self.learning_rate:g})"
-        )
-
-
-class Quantise(msgspec.Struct, frozen=True, tag="quantise"):
-    """Turn the model into TFLite at a precision."""
-
-    precision: Target
-
-    def __str__(self) -> str:
-        return {
-            "float32": "convert to TFLite in float32",
-            "float16": "convert to TFLite with float16 weights",
-            "dynamic-range": "quantise weights to int8, activations while running",
-            "int8": "quantise weights and activations to int8 (min-max), int8 in and out",
-            "int16x8": "quantise weights to int8, activations to int16 (min-max), int16 in and out",
-        }[self.precision]
-
-
-class WeightOnly(msgspec.Struct, frozen=True, tag="weight-only"):
-    """Small integer weights that are turned into floats before use: for size, not for speed."""
-
-    bits: Literal[4, 8] = 8
-
-    def __str__(self) -> str:
-        return f"quantise weights alone to int{self.bits}"
-
-
-class Mix(msgspec.Struct, frozen=True, tag="mix"):
-    """Each layer as low as the model bears: those that change its answers most stay higher.
-
-    Layers are tried one by one on calibration rows, then lowered in the order of harm per byte
-    saved, for as long as few rows get another class than from the float model.
-
-    Attributes:
-        bits: of the lowered layers' weights; the others stay at int8 (4) or in float (8).
-            Activations are int8, but those of float layers.
-        changed: share of calibration rows that may get another class.
-    """
-
-    bits: Literal[4, 8] = 4
-    changed: Share = 0.05
-
-    def __str__(self) -> str:
-        low, high = ("int4", "int8") if self.bits == 4 else ("int8", "float")
-        return (
-            f"quantise to int8 (min-max), weights of layers that bear it to {low}, others {high}: "
-            f"at most {self.changed:.1%} of calibration rows change class"
-        )
-
-
-Training = Prune | Cluster | TrainQuantised
-Step = Training | Quantise | WeightOnly | Mix
 
 
 class Recipe(msgspec.Struct, frozen=True):
@@ -155,34 +42,43 @@ class Recipe(msgspec.Struct, frozen=True):
         return bundle.Recipe(self.name, tuple(str(step) for step in self.steps))
 
 
+_INT8 = Quantise("int8")
+_SQUEEZED = (Cluster(keep_zeros=True), TrainQuantised("zeros and clusters"), _INT8)
 RECIPES = {
     recipe.name: recipe
     for recipe in (
         Recipe("float32", (Quantise("float32"),)),
         Recipe("dynamic-range", (Quantise("dynamic-range"),)),
-        Recipe("int8", (Quantise("int8"),)),
-        Recipe("pruned-int8", (Prune(), Quantise("int8"))),
+        Recipe("int8", (_INT8,)),
+        Recipe("pruned-int8", (Prune(), _INT8)),
         Recipe("float16", (Quantise("float16"),)),
         Recipe("int16x8", (Quantise("int16x8"),)),
+        Recipe("int8-float-io", (Quantise("int8", io="float"),)),
+        Recipe("int8-percentile", (Quantise("int8", "percentile"),)),
+        Recipe("int8-mse", (Quantise("int8", "mse"),)),
         Recipe("weight-int8", (Quantise("float32"), WeightOnly(8))),
         Recipe("weight-int4", (Quantise("float32"), WeightOnly(4))),
         Recipe("mixed-int4", (Quantise("float32"), Mix(4))),
         Recipe("selective-int8", (Quantise("float32"), Mix(8, 0.03))),
-        Recipe("qat", (TrainQuantised(), Quantise("int8"))),
-        Recipe("clustered-int8", (Cluster(), TrainQuantised("clusters"), Quantise("int8"))),
-        Recipe("pruned-qat", (Prune(), TrainQuantised("zeros"), Quantise("int8"))),
-        Recipe(
-            "pcqat",
-            (
-                Prune(),
-                Cluster(keep_zeros=True),
-                TrainQuantised("zeros and clusters"),
-                Quantise("int8"),
-            ),
-        ),
+        Recipe("qat", (TrainQuantised(), _INT8)),
+        Recipe("clustered-int8", (Cluster(), TrainQuantised("clusters"), _INT8)),
+        Recipe("pruned-qat", (Prune(), TrainQuantised("zeros"), _INT8)),
+        Recipe("pcqat", (Prune(), *_SQUEEZED)),
+        Recipe("pruned-2-4-int8", (Prune(pattern="2:4"), _INT8)),
+        Recipe("pruned-block-int8", (Prune(pattern="block"), _INT8)),
+        Recipe("lottery-int8", (Lottery(), _INT8)),
+        Recipe("cut-int8", (CutChannels(), _INT8)),
+        Recipe("cut-pcqat", (CutChannels(), Prune(), *_SQUEEZED)),
+        Recipe("distilled-int8", (Distil(), _INT8)),
+        Recipe("low-rank-int8", (Factorise(), _INT8)),
+        Recipe("pca-int8", (ReduceInputs(), _INT8)),
     )
 }
-SETTINGS = ("changed", "clusters", "epochs", "learning_rate", "sparsity")
+SETTINGS = (
+    "changed", "clusters", "energy", "epochs", "learning_rate", "rewind", "rounds", "schedule",
+    "share", "sparsity", "temperature", "variance", "width",
+)  # fmt: skip
+BUILD = "build:"
 DEFAULT = ("float32", "dynamic-range", "int8", "pruned-int8")  # the others cost more time
 
 
@@ -195,6 +91,8 @@ def recipe_named(words: str) -> Recipe:
     Raises:
         InvalidInputError: an unknown name or setting, or a value out of range.
     """
+    if words.startswith(BUILD):
+        return _built(words)
     name, _, settings = words.partition(":")
     if name not in RECIPES:
         raise InvalidInputError(f"unknown recipe {name!r}: known are {', '.join(RECIPES)}")
@@ -203,6 +101,20 @@ def recipe_named(words: str) -> Recipe:
         field, _, value = setting.partition("=")
         recipe = Recipe(words, _changed(recipe, field, value))
     return recipe
+
+
+def _built(words: str) -> Recipe:
+    """The recipe `build:MODULE:FUNCTION:NAME=VALUE,…`, int8 at the end.
+
+    >>> str(recipe_named("build:nets:small:units=8").steps[0]).partition(",")[0]
+    'build nets:small (units 8)'
+    """
+    parts = words.removeprefix(BUILD).split(":", 2)
+    if len(parts) < 2 or not all(parts[:2]):
+        raise InvalidInputError(f"recipe {words}: needed is {BUILD}MODULE:FUNCTION")
+    pairs = [pair.partition("=") for pair in (parts[2].split(",") if len(parts) > 2 else ())]
+    values = tuple((name, value) for name, _, value in pairs)
+    return Recipe(words, (Build(":".join(parts[:2]), values), _INT8))
 
 
 def _changed(recipe: Recipe, field: str, value: str) -> tuple[Step, ...]:
@@ -226,18 +138,22 @@ class SourceFacts(msgspec.Struct, frozen=True):
     """What the model file turned out to be.
 
     Attributes:
-        kind: `tf_keras`, `keras3` or `saved-model`.
-        input_shape: of one row; None where the model leaves a size open.
-        classes: width of the output.
+        kind: `tf_keras`, `keras3`, `saved-model` or `tflite`.
+        input_shape, output_shape: of one row; None where the model leaves a size open.
         parameters: number of weights; 0 if the format does not say.
         untrainable: why recipes that train can't be used on it; empty if they can.
     """
 
     kind: str
     input_shape: tuple[int | None, ...]
-    classes: int
+    output_shape: tuple[int | None, ...]
     parameters: int
     untrainable: str = ""
+
+    @property
+    def classes(self) -> int:
+        """Width of the output."""
+        return self.output_shape[-1] or 0
 
 
 def why_not(recipe: Recipe, source: SourceFacts, *, train_rows: int) -> str | None:
@@ -245,5 +161,5 @@ def why_not(recipe: Recipe, source: SourceFacts, *, train_rows: int) -> str | No
     if not recipe.trains:
         return None
     if not train_rows:
-        return "needs training rows: give --train"
+        return "needs training rows: give --train or --train-share"
     return source.untrainable or None

@@ -25,10 +25,12 @@ class Verdict(msgspec.Struct, frozen=True, kw_only=True):
     Attributes:
         ram_bytes: what the board would need, by `gate.ram_needed`.
         estimated_ms: on the board; None where its profile knows no ratio. An estimate.
+        proven: whether even the worse end of the drop's interval is allowed.
     """
 
     recipe: str
     reasons: tuple[str, ...]
+    proven: bool = False
     ram_bytes: int | None = None
     estimated_ms: float | None = None
 
@@ -60,6 +62,8 @@ class Conversion(msgspec.Struct, frozen=True, kw_only=True):
     Attributes:
         calibration_rows, held_out_rows, train_rows: how many rows did what.
         left_out_rows: training rows that are also held out, and so were not trained on.
+        balance: held-out rows of each class.
+        fastest: the recipe that is surely the fastest on the host; None within the noise.
     """
 
     format: int = 1
@@ -70,6 +74,8 @@ class Conversion(msgspec.Struct, frozen=True, kw_only=True):
     held_out_rows: int
     train_rows: int
     left_out_rows: int
+    balance: dict[str, int] = {}
+    fastest: str | None = None
     max_drop: float
     candidates: tuple[Candidate, ...]
     profiles: tuple[ProfileResult, ...]

@@ -20,6 +20,8 @@ def cells(conversion: Conversion, result: ProfileResult) -> list[tuple[str, ...]
 def _row(candidate: Candidate, verdict: Verdict, chosen: str | None) -> tuple[str, ...]:
     mark = "*" if verdict.recipe == chosen else ""
     said = "; ".join(verdict.reasons) or ("chosen" if mark else "fits")
+    if not verdict.reasons and not verdict.proven:
+        said += ", not proven: more rows are needed"
     found = candidate.measurement
     if found is None:
         return mark, verdict.recipe, *[_NOTHING] * 7, said
@@ -49,15 +51,19 @@ def _size(count: int) -> str:
 
 def heading(conversion: Conversion) -> str:
     """What was compared with what."""
-    float_accuracy = next(
-        (c.measurement.metrics.float_accuracy for c in conversion.candidates if c.measurement),
-        None,
-    )
-    said = "" if float_accuracy is None else f", float model {float_accuracy:.4f}"
+    metrics = next((c.measurement.metrics for c in conversion.candidates if c.measurement), None)
+    said = "" if metrics is None else f", float model {metrics.float_accuracy:.4f}"
+    kind = "" if metrics is None or metrics.quality == "accuracy" else f" ({metrics.quality})"
     return (
-        f"{conversion.name} {conversion.version}: {conversion.held_out_rows:,} held-out rows{said};"
-        f" {conversion.calibration_rows:,} calibration rows; taken: {conversion.rule}"
+        f"{conversion.name} {conversion.version}: {conversion.held_out_rows:,} held-out rows"
+        f"{_balance(conversion)}{said}{kind}; {conversion.calibration_rows:,} calibration rows; "
+        f"fastest here: {conversion.fastest or 'none beyond the noise'}; taken: {conversion.rule}"
     )
+
+
+def _balance(conversion: Conversion) -> str:
+    rows = conversion.balance.values()
+    return f" ({min(rows):,} to {max(rows):,} a class)" if rows else ""
 
 
 def outcome(result: ProfileResult) -> str:

@@ -8,13 +8,15 @@ from pathlib import Path
 
 import numpy as np
 
-from converters.dialogue import Rows, UnreadableModelError, converse
+from converters.dialogue import Converted, Rows, UnreadableModelError, converse
 from converters.facts import read_facts
 from converters.flatbuffer import slim
 from converters.layers import read_layers
 from converters.protocol import Convert
-from converters.recipe import Mix, Quantise, SourceFacts, WeightOnly
+from converters.recipe import SourceFacts
 from converters.rewrite import rewrite
+from converters.space import Hyper
+from converters.steps import Writing
 from edge_sdk.channels import Preprocessing
 from edge_sdk.errors import NotConvertibleError
 from edge_sdk.interpreter import LiteRt
@@ -33,13 +35,17 @@ class TfliteModel:
         """The given model's scores (n, classes) of model inputs (n, *shape)."""
         return LiteRt(self.model, Preprocessing()).run_rows(rows)
 
-    def convert(self, request: Convert) -> bytes:
+    def convert(self, request: Convert) -> Converted:
         """The .tflite file that a recipe makes."""
         model, calibration = self.model, np.load(request.calibration)
         for step in request.recipe.steps:
-            if isinstance(step, Quantise | Mix | WeightOnly):  # others train: `why_not` said no
-                model = rewrite(model, step, calibration)
-        return slim(model)
+            if isinstance(step, Writing):  # others train: `why_not` said no
+                model = rewrite(model, step, calibration, request.task)
+        return Converted(slim(model))
+
+    def hyperparameters(self, function: str) -> tuple[Hyper, ...]:
+        """None: there is no TensorFlow to build models with."""
+        raise UnreadableModelError(f"{function}: {self.facts.untrainable}")
 
 
 def load(path: Path) -> TfliteModel:
@@ -61,15 +67,13 @@ def load(path: Path) -> TfliteModel:
             f"it is {facts.precision} already: give the float model that it was made from"
         )
     given, gives = runs.input.shape, runs.output.shape
-    if len(gives) != 2 or gives[1] < 2:
-        raise UnreadableModelError(
-            f"its output has shape {gives}, needed is (rows, classes) with 2 classes or more"
-        )
+    if len(gives) < 2:
+        raise UnreadableModelError(f"its output has shape {gives}, needed is (rows, ...)")
     if given[0] != 1:
         raise UnreadableModelError(f"its batch size is fixed at {given[0]}: convert it with 1")
     why = "a .tflite file can't be trained: give the model that it was made from"
     weights = sum(layer.weights for layer in read_layers(model))
-    return TfliteModel(model, SourceFacts("tflite", given[1:], gives[1], weights, why))
+    return TfliteModel(model, SourceFacts("tflite", given[1:], gives[1:], weights, why))
 
 
 if __name__ == "__main__":

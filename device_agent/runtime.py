@@ -17,6 +17,7 @@ STANDS_IN = {
     "litert": "",
     "edgetpu": " (no Edge TPU found)",
     "tflite-micro": " (stands in for TFLite Micro)",
+    "tflite-runtime": " (stands in for tflite-runtime)",
 }
 
 
@@ -69,6 +70,7 @@ def prepare(bundle: Bundle, order: Assignment, profile: HardwareProfile) -> Mode
         manifest.preprocessing,
         family="xnnpack" if "xnnpack" in golden.expected else "builtin",
         threads=profile.threads,
+        reconstructs=manifest.reconstructs,
     )
     try:
         problem = self_test(interpreter, golden, manifest)

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edge_sdk.bundle import Manifest
-from edge_sdk.channels import LATENCY, Array, input_channels, output_channels, to_probabilities
+from edge_sdk.channels import LATENCY, Array, answer_channels, input_channels
 from edge_sdk.interpreter import Scores
 from edge_sdk.messages import Running, Window
 from edge_sdk.sketch import Baseline, Floats, Sketch, sketch
@@ -24,8 +24,7 @@ class WindowBuffer:
     ) -> None:
         self._running, self._manifest, self._baseline = running, manifest, baseline
         self._channels = {"latency_ms": LATENCY, **baseline.channels}
-        classes = manifest.model_output.shape[-1]
-        self._scores = np.empty((capacity, classes), np.float32)
+        self._scores = np.empty((capacity, manifest.answer_width), np.float32)
         self._latency = np.empty(capacity, np.float64)
         self._raw: NDArray[np.generic] | None = None
         self._inputs: list[dict[str, Floats]] = []
@@ -98,10 +97,9 @@ class WindowBuffer:
         if not self.rows:
             return {}
         self._sum_up_inputs()
-        probabilities = to_probabilities(self._scores[: self.rows], self._manifest.scores)
         columns = {
             **{name: np.concatenate([c[name] for c in self._inputs]) for name in self._inputs[0]},
-            **output_channels(probabilities),
+            **answer_channels(self._scores[: self.rows], self._manifest.scores),
             "latency_ms": self._latency[: self.rows],
         }
         return {

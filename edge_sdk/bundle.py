@@ -16,7 +16,7 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from edge_sdk.channels import InputSchema, Preprocessing
+from edge_sdk.channels import InputSchema, Preprocessing, ScoreKind
 from edge_sdk.errors import CorruptBundleError
 from edge_sdk.files import sha256
 from edge_sdk.formats import from_json, to_json
@@ -34,6 +34,7 @@ MEMBERS = (MODEL, GOLDEN, BASELINE, CARD)
 MAX_BUNDLE = 512 * 1024 * 1024
 MAX_MANIFEST = 4 * 1024 * 1024
 KernelFamily = Literal["xnnpack", "builtin"]
+Task = Literal["classification", "regression", "anomaly"]
 
 
 class Member(msgspec.Struct, frozen=True):
@@ -53,16 +54,31 @@ class TensorSpec(msgspec.Struct, frozen=True, kw_only=True):
     zero_point: int = 0
 
 
+class Figure(msgspec.Struct, frozen=True, kw_only=True):
+    """One figure of both models; `change` is converted minus float, with its 95 % interval."""
+
+    float_model: float
+    converted: float
+    change: float
+    low: float
+    high: float
+
+
 class Metrics(msgspec.Struct, frozen=True, kw_only=True):
     """Held-out results of the float model and the converted one, on the same rows.
 
     Attributes:
         rows: held-out rows.
-        float_accuracy, accuracy: shares of right answers, 0..1.
+        quality: what `accuracy` is by task: the share of right answers (classification), the area
+            under the ROC curve (anomaly), or `skill` (regression): 1 - MAE / mean distance of the
+            targets from their median, so that 0 is what the best constant gets.
+        float_accuracy, accuracy: of the two models, 1 is best.
         drop: float minus converted, in the same unit (0.01 is one point).
         drop_low, drop_high: its paired 95 % interval.
-        agreement: share of rows where both give the same class.
+        agreement: share of rows where both give the same class; of numbers, where they differ by
+            less than a tenth of how the float model's answers spread.
         per_class: converted model's accuracy by label.
+        figures: others of the task by name: `f1` (macro), `auc`, `mae`.
     """
 
     rows: int
@@ -73,6 +89,8 @@ class Metrics(msgspec.Struct, frozen=True, kw_only=True):
     drop_high: float
     agreement: float
     per_class: dict[str, float]
+    quality: Literal["accuracy", "auc", "skill"] = "accuracy"
+    figures: dict[str, Figure] = {}
 
 
 class Recipe(msgspec.Struct, frozen=True):
@@ -103,13 +121,13 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True):
     version: str
     profile: str
     runtime: Runtime
-    task: Literal["classification"] = "classification"
+    task: Task = "classification"
     labels: tuple[str, ...]
     input: InputSchema
     preprocessing: Preprocessing
     model_input: TensorSpec
     model_output: TensorSpec
-    scores: Literal["probabilities", "logits"]
+    scores: ScoreKind
     latency_budget_ms: float
     ram_bytes: int
     golden_tolerance: dict[KernelFamily, float]
@@ -118,6 +136,16 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True):
     lineage: Lineage
     members: dict[str, Member]
     ops: tuple[Op, ...] = ()
+
+    @property
+    def reconstructs(self) -> bool:
+        """Whether an answer is how far what the model makes is from what it was given."""
+        return self.scores == "error"
+
+    @property
+    def answer_width(self) -> int:
+        """How many numbers one answer has."""
+        return 1 if self.reconstructs else self.model_output.shape[-1]
 
 
 class Golden(msgspec.Struct, frozen=True):

@@ -10,9 +10,12 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
+from edge_sdk.features import Feature, apply_all
 from edge_sdk.sketch import Channel, Floats
 
 Array = NDArray[np.generic]
+# What an answer is: of classes, numbers (regression), or how far from normal (anomaly).
+ScoreKind = Literal["probabilities", "logits", "values", "error"]
 MAX_COLUMNS = 256
 DARK, BRIGHT = 0.05, 0.95
 # A baseline is made on the converting host, whose latency says nothing about a board: milliseconds
@@ -63,21 +66,29 @@ class InputSchema(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Preprocessing(msgspec.Struct, frozen=True):
-    """What turns a raw value into what the model takes: `raw * scale + offset`, as float32."""
+    """What turns raw values into what the model takes: `raw * scale + offset`, then the steps."""
 
     scale: float = 1.0
     offset: float = 0.0
+    steps: tuple[Feature, ...] = ()
 
     def apply(self, raw: Array) -> NDArray[np.float32]:
         """The model's float input for raw rows (n, ...).
 
         >>> Preprocessing(scale=0.5, offset=1).apply(np.array([[2, 4]])).tolist()
         [[2.0, 3.0]]
+
+        Raises:
+            InvalidInputError: rows that a step can't take.
         """
         values = raw.astype(np.float32)
         values *= np.float32(self.scale)
         values += np.float32(self.offset)
-        return values
+        return apply_all(self.steps, values)
+
+    def __str__(self) -> str:
+        steps = [str(step.__struct_config__.tag) for step in self.steps]
+        return ", then ".join([f"raw * {self.scale:g} + {self.offset:g}", *steps])
 
 
 def schema_skew(schema: InputSchema, row: Array) -> str | None:
@@ -133,6 +144,21 @@ def output_channels(probabilities: Floats) -> dict[str, Floats]:
         "output.confidence": ordered[:, -1],
         "output.margin": ordered[:, -1] - ordered[:, -2],
     }
+
+
+def reconstruction_error(given: Array, made: Array) -> NDArray[np.float32]:
+    """Mean squared difference (n, 1) of what a model was given (n, ...) and what it made of it."""
+    squares = (made.astype(np.float64) - given.astype(np.float64)) ** 2
+    means = squares.reshape(len(squares), -1).mean(axis=1, keepdims=True)
+    return np.asarray(means, np.float32)
+
+
+def answer_channels(scores: Array, kind: ScoreKind) -> dict[str, Floats]:
+    """Channels `output.*` of answers (n, k), dequantised: of classes, or of the numbers given."""
+    if kind == "values" or kind == "error":
+        names = [f"output.{kind.removesuffix('s')}{i or ''}" for i in range(scores.shape[1])]
+        return {name: scores[:, i].astype(np.float64) for i, name in enumerate(names[:MAX_COLUMNS])}
+    return output_channels(to_probabilities(scores, kind))
 
 
 def to_probabilities(scores: Array, kind: Literal["probabilities", "logits"]) -> Floats:

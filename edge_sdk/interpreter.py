@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edge_sdk.bundle import Golden, KernelFamily, Manifest, TensorSpec
-from edge_sdk.channels import Array, Preprocessing
+from edge_sdk.channels import Array, Preprocessing, reconstruction_error
 from edge_sdk.errors import EdgeError, NotConvertibleError
 from edge_sdk.ops import Op, asking_for
 
@@ -32,6 +32,8 @@ class Interpreter(Protocol):
 class LiteRt:
     """A .tflite model in LiteRT, with XNNPACK kernels or the built-in ones.
 
+    One that reconstructs its input answers with the error of that, (1,).
+
     Raises:
         NotConvertibleError: LiteRT does not load the model (an unknown op, a damaged file).
         EdgeError: ai-edge-litert is not installed.
@@ -44,6 +46,7 @@ class LiteRt:
         *,
         family: KernelFamily = "xnnpack",
         threads: int = 1,
+        reconstructs: bool = False,
     ) -> None:
         litert = _litert()
         resolver = litert.OpResolverType
@@ -62,7 +65,7 @@ class LiteRt:
         except (ValueError, RuntimeError) as error:
             raise NotConvertibleError(f"LiteRT does not load the model: {error}") from error
         self.family: KernelFamily = family
-        self._preprocessing = preprocessing
+        self._preprocessing, self._reconstructs = preprocessing, reconstructs
         self.input = _tensor(self._interpreter.get_input_details())
         self.output = _tensor(self._interpreter.get_output_details())
         self._in = self._interpreter.get_input_details()[0]["index"]
@@ -74,11 +77,14 @@ class LiteRt:
 
     def run(self, raw: Array) -> Scores:
         """Scores (classes,) of one raw row (*shape)."""
-        values = self._preprocessing.apply(raw)[np.newaxis]
+        values = self._preprocessing.apply(raw[np.newaxis])
         self._interpreter.set_tensor(self._in, quantise(values, self.input))
         self._interpreter.invoke()
-        scores: Scores = dequantise(self._interpreter.get_tensor(self._out), self.output)[0]
-        return scores
+        scores: Scores = dequantise(self._interpreter.get_tensor(self._out), self.output)
+        if self._reconstructs:
+            scores = reconstruction_error(values, scores)
+        answer: Scores = scores[0]
+        return answer
 
     def run_rows(self, rows: Array) -> Scores:
         """Scores (n, classes) of raw rows (n, *shape), one by one as a device does."""

@@ -13,7 +13,7 @@ import msgspec
 from edge_sdk.errors import InvalidInputError
 from edge_sdk.formats import from_toml
 
-Runtime = Literal["litert", "edgetpu", "tflite-micro"]
+Runtime = Literal["litert", "edgetpu", "tflite-micro", "tflite-runtime"]
 Precision = Literal["float32", "dynamic-range", "int8"]
 
 

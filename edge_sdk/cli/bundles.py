@@ -69,6 +69,12 @@ def _show_model(model: bytes, *, as_json: bool) -> None:
         click.echo("\n".join(anatomy.lines(found)))
 
 
+def _output(manifest: Manifest) -> str:
+    if manifest.labels:
+        return f"{manifest.scores} of {len(manifest.labels)}: {', '.join(manifest.labels)}"
+    return f"{manifest.scores}, {manifest.answer_width} a row ({manifest.task})"
+
+
 def lines(found: Inspection) -> list[tuple[str, str]]:
     """A bundle in words."""
     manifest, metrics = found.manifest, found.manifest.metrics
@@ -88,10 +94,10 @@ def lines(found: Inspection) -> list[tuple[str, str]]:
         ("size", f"{found.bytes:,} bytes"),
         ("recipe", f"{manifest.recipe.name}: {'; then '.join(manifest.recipe.steps)}"),
         ("input", f"{given.kind} {given.shape}, raw {given.low:g} to {given.high:g}"),
-        ("preprocessing", f"raw * {taken.scale:g} + {taken.offset:g}"),
+        ("preprocessing", str(taken)),
         ("model input", f"{manifest.model_input.dtype} {manifest.model_input.shape}"),
-        ("output", f"{manifest.scores} of {len(manifest.labels)}: {', '.join(manifest.labels)}"),
-        ("accuracy", f"{metrics.accuracy:.4f} on {metrics.rows:,} held-out rows"),
+        ("output", _output(manifest)),
+        (metrics.quality, f"{metrics.accuracy:.4f} on {metrics.rows:,} held-out rows"),
         (
             "drop",
             f"{metrics.drop * 100:+.2f} points "

@@ -19,9 +19,9 @@ from converters.dialogue import UnreadableModelError
 from converters.order import Order, check_fit, read_inputs
 from converters.pipeline import convert
 from converters.protocol import Failed, Open, Opened, Reply
-from converters.recipe import Quantise
 from converters.result import Proof
 from converters.rewrite import rewrite
+from converters.steps import Quantise
 from converters.table import plain
 from converters.tflite_worker import load
 from edge_sdk.bundle import CARD, read_manifest, unpack
@@ -340,7 +340,6 @@ def test_each_model_that_can_t_be_used_gets_its_own_sentence(folder, order, tmp_
         tmp_path / "net.onnx": ".onnx is not read; give a .keras or .h5 file, a SavedModel",
         tmp_path / "empty": "the folder holds no saved_model.pb",
         folder / "two-inputs.h5": "the model has 2 inputs, needed is one",
-        folder / "one-output.h5": "its output has shape (None, 1), needed is (rows, classes)",
     }
     with worker() as ask:
         for path, words in said.items():
@@ -348,8 +347,13 @@ def test_each_model_that_can_t_be_used_gets_its_own_sentence(folder, order, tmp_
             assert isinstance(reply, Failed), path
             assert words in reply.reason
             assert len(reply.reason.splitlines()) == 1
+        one = ask(Open(str(folder / "one-output.h5")))
         reply = ask(Open(str(folder / "cnn.h5")))
     assert isinstance(reply, Opened)
+    four = save(tmp_path / "four.npz", np.random.default_rng(1).random((60, 4)), np.arange(60) % 2)
+    single = msgspec.structs.replace(order, data=four, train=None, labels=())
+    with pytest.raises(InvalidInputError, match=r"shape \('rows', 1\), .* --task regression"):
+        check_fit(single, read_inputs(single), one.facts)
     other = msgspec.structs.replace(order, data=folder / "vectors.npz", train=None)
     with pytest.raises(InvalidInputError, match=r"shape \(5,\), the model takes \(8, 8, 1\)"):
         check_fit(other, read_inputs(other), reply.facts)

@@ -8,8 +8,8 @@ from converters.facts import read_facts
 from converters.flatbuffer import read_model, slim, with_signature, write_model
 from converters.layers import read_layers
 from converters.mixing import Effect, lowered
-from converters.recipe import Mix, Quantise, WeightOnly
 from converters.rewrite import rewrite
+from converters.steps import Mix, Quantise, WeightOnly
 from edge_sdk.channels import Preprocessing
 from edge_sdk.errors import NotConvertibleError
 from edge_sdk.interpreter import LiteRt

@@ -19,7 +19,7 @@ pytestmark = pytest.mark.system
 WORKER = """
 import json, os, signal, sys, numpy
 opened = {"type": "opened", "tools": {}, "facts":
-          {"kind": "tf_keras", "input_shape": [2], "classes": 2, "parameters": 1}}
+          {"kind": "tf_keras", "input_shape": [2], "output_shape": [2], "parameters": 1}}
 for line in sys.stdin:
     request = json.loads(line)
     rows = request.get("rows")
@@ -87,4 +87,6 @@ def test_a_model_that_gives_nan_itself_is_refused_before_anything_is_converted(f
     data = save(tmp_path / "data.npz", x, np.zeros(60, int))
     order = Order(model=tmp_path / "m.h5", profiles=("coral-usb",), data=data, out=tmp_path / "out")
     with pytest.raises(InvalidInputError, match="gives NaN or infinite scores for 8 of 8 rows"):
-        score_source(foreman(order.model), tmp_path, read_inputs(order), Preprocessing())
+        score_source(
+            foreman(order.model), tmp_path, read_inputs(order), Preprocessing(), "classification"
+        )

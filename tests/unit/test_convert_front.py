@@ -33,7 +33,7 @@ def test_nothing_beats_the_front_and_whatever_is_off_it_is_beaten(values):
 
 def conversion(*candidates):
     return Conversion(
-        name="net", version="1", source=SourceFacts("tf_keras", (4,), 2, 9), calibration_rows=9,
+        name="net", version="1", source=SourceFacts("tf_keras", (4,), (2,), 9), calibration_rows=9,
         held_out_rows=90, train_rows=0, left_out_rows=0, max_drop=0.01, candidates=candidates,
         profiles=(), host=Host("x", "x", 1, "x", "3"), seconds=1.0,
     )  # fmt: skip

@@ -4,9 +4,18 @@ import msgspec
 import numpy as np
 import pytest
 
-from converters.accuracy import by_class
+from converters.accuracy import SliceDrop, by_class
 from converters.facts import TfliteFacts
-from converters.gate import Limits, Measurement, best, estimated_ms, reasons_to_refuse
+from converters.findings import Elsewhere, Fallback
+from converters.gate import (
+    Limits,
+    Measurement,
+    best,
+    estimated_ms,
+    fastest,
+    proven,
+    reasons_to_refuse,
+)
 from edge_sdk.bundle import Metrics
 from edge_sdk.profiles import HardwareProfile, load_profile
 
@@ -92,9 +101,63 @@ def test_no_latency_is_estimated_without_a_ratio():
 
 def test_the_smallest_when_compressed_is_taken_and_names_break_a_tie():
     small = changed(GOOD, compressed_bytes=10)
-    assert best({"int8": GOOD, "pruned-int8": small}) == "pruned-int8"
-    assert best({"b": small, "a": small}) == "a"
-    assert best({}) is None
+    assert best({"int8": GOOD, "pruned-int8": small}, Limits(0.02)) == "pruned-int8"
+    assert best({"b": small, "a": small}, Limits()) == "a"
+    assert best({}, Limits()) is None
+
+
+def test_what_is_surely_allowed_goes_before_what_is_smaller_but_may_lose_too_much():
+    unsure = changed(GOOD, compressed_bytes=10)  # its drop may be 1.2 points
+    sure = changed(GOOD, compressed_bytes=50, metrics=changed(GOOD.metrics, drop_high=0.009))
+    assert best({"unsure": unsure, "sure": sure}, Limits()) == "sure"
+    assert best({"unsure": unsure, "sure": sure}, Limits(0.02)) == "unsure"
+    assert best({"unsure": unsure}, Limits()) == "unsure"
+    assert (proven(sure.metrics, Limits()), proven(unsure.metrics, Limits())) == (True, False)
+
+
+def test_no_recipe_is_called_the_fastest_within_the_noise():
+    fast, slow = changed(GOOD, host_ms_p50=0.02, host_ms_p90=0.03), GOOD
+    assert fastest({"fast": fast, "slow": slow}) == "fast"
+    assert fastest({"fast": changed(fast, host_ms_p90=0.051), "slow": slow}) is None
+    assert fastest({}) is None
+
+
+@pytest.mark.parametrize(
+    ("found", "words"),
+    [
+        (Elsewhere(agreement=0.08), "gives the same answer as LiteRT on only 8.0% of rows"),
+        (Elsewhere(problem="died of signal 11: no word"), "does not run it: died of signal 11"),
+        (Elsewhere(unchecked="set X"), "not tried on tflite-runtime: set X"),
+    ],
+)
+def test_what_was_not_seen_to_work_on_the_board_s_own_runtime_is_refused(found, words):
+    board = changed(PI, runtime="tflite-runtime")
+    tried = changed(GOOD, elsewhere={"tflite-runtime": found})
+    assert any(words in reason for reason in reasons_to_refuse(tried, board, Limits()))
+    assert reasons_to_refuse(tried, PI, Limits()) == []
+
+
+def test_the_arena_that_tflite_micro_took_is_what_counts_there():
+    found = Elsewhere(agreement=1.0, arena_bytes=600_000)
+    [reason] = reasons_to_refuse(changed(GOOD, elsewhere={"tflite-micro": found}), MICRO, Limits())
+    assert reason == "needs 600,000 bytes of RAM, 524,288 are there"
+
+
+def test_an_operator_that_falls_back_to_the_cpu_is_named_with_its_reason():
+    left = (
+        Fallback("PAD", "p", "the Edge TPU has no such operator"),
+        Fallback("ADD", "a", "after"),
+    )
+    [reason] = reasons_to_refuse(changed(GOOD, fallbacks=left), CORAL, Limits())
+    assert reason == (
+        "PAD p would fall back to the CPU: the Edge TPU has no such operator; so do 1 more"
+    )
+
+
+def test_a_slice_that_collapses_is_refused_by_its_name():
+    bad = changed(GOOD, slices=(SliceDrop("site=north", 200, 0.5, 0.4, 0.6),))
+    [reason] = reasons_to_refuse(bad, PI, Limits())
+    assert reason.startswith("site=north loses 50.0 points in its 200 rows")
 
 
 def test_profiles_of_the_user_take_part(tmp_path):

@@ -11,7 +11,7 @@ from edge_sdk.files import sha256
 from tests.micro_models import pictures, save
 
 X, Y = pictures(120, seed=2)
-CNN = SourceFacts("tf_keras", (8, 8, 1), 4, 100)
+CNN = SourceFacts("tf_keras", (8, 8, 1), (4,), 100)
 
 
 @pytest.fixture
@@ -122,9 +122,13 @@ def test_training_on_what_is_held_out_is_refused(order, tmp_path):
 @pytest.mark.parametrize(
     ("source", "labels", "said"),
     [
-        (SourceFacts("tf_keras", (8, 8, 3), 4, 1), (), "shape (8, 8, 1), the model takes (8, 8, 3"),
-        (SourceFacts("tf_keras", (64,), 4, 1), (), "the model takes (64,)"),
-        (SourceFacts("tf_keras", (8, 8, 1), 3, 1), (), "holds the class 3, the model gives 3"),
+        (
+            SourceFacts("tf_keras", (8, 8, 3), (4,), 1),
+            (),
+            "shape (8, 8, 1), the model takes (8, 8, 3",
+        ),
+        (SourceFacts("tf_keras", (64,), (4,), 1), (), "the model takes (64,)"),
+        (SourceFacts("tf_keras", (8, 8, 1), (3,), 1), (), "holds the class 3, the model gives 3"),
         (CNN, ("a", "b"), "has 4 classes"),
         (CNN, ("a", "b", "c", "a"), "a name of its own"),
         (CNN, ("a", "b", "", "d"), "a name of its own"),
@@ -138,14 +142,16 @@ def test_data_that_does_not_fit_the_model_is_refused(order, source, labels, said
 
 
 def test_an_open_size_takes_any_row_and_classes_are_numbered_by_default(order):
-    open_sizes = SourceFacts("keras3", (None, None, 1), 4, 1)
+    open_sizes = SourceFacts("keras3", (None, None, 1), (4,), 1)
     assert check_fit(order(), read_inputs(order()), open_sizes) == ("0", "1", "2", "3")
 
 
 def test_recipes_that_train_say_what_they_lack():
     pruned, plain = RECIPES["pruned-int8"], RECIPES["int8"]
-    frozen = SourceFacts("saved-model", (8, 8, 1), 4, 1, "it can't be trained")
-    assert why_not(pruned, CNN, train_rows=0) == "needs training rows: give --train"
+    frozen = SourceFacts("saved-model", (8, 8, 1), (4,), 1, "it can't be trained")
+    assert why_not(pruned, CNN, train_rows=0) == (
+        "needs training rows: give --train or --train-share"
+    )
     assert why_not(pruned, frozen, train_rows=9) == "it can't be trained"
     assert why_not(pruned, CNN, train_rows=9) is None
     assert why_not(plain, frozen, train_rows=0) is None

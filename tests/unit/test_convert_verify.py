@@ -8,8 +8,8 @@ from click.testing import CliRunner
 
 from converters.flatbuffer import read_model, write_model
 from converters.layerwise import layer_errors
-from converters.recipe import Quantise
 from converters.rewrite import rewrite
+from converters.steps import Quantise
 from converters.verify import verify
 from edge_sdk.channels import Preprocessing
 from edge_sdk.cli.bundles import inspect
