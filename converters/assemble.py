@@ -73,10 +73,11 @@ def build(
         **input_channels(identity.input, rows.held_x),
         **answer_channels(made.answers.scores, identity.scores),
     }
+    right = made.answers.scores.argmax(axis=1) == rows.held_y
     members = {
         MODEL: made.model,
         GOLDEN: encode_golden(golden),
-        BASELINE: to_json(make_baseline(columns, identity.labels)),
+        BASELINE: to_json(make_baseline(columns, identity.labels, right.astype(np.float64))),
         CARD: render(manifest, made.measurement.facts, len(made.model)).encode(),
     }
     return manifest, pack(manifest, members, key)

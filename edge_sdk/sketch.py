@@ -14,7 +14,6 @@ from numpy.typing import NDArray
 
 from edge_sdk.errors import InvalidInputError
 from edge_sdk.files import sha256
-from edge_sdk.formats import to_msgpack
 
 Floats = NDArray[np.float64]
 
@@ -38,11 +37,17 @@ class Channel(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Baseline(msgspec.Struct, frozen=True):
-    """The reference of one model version: every channel that its devices report."""
+    """The reference of one model version: every channel that its devices report.
+
+    Attributes:
+        correct: of the rows in each bin of `output.confidence`, how many were answered right; empty
+            if that is not known.
+    """
 
     channels: dict[str, Channel]
     rows: int
     format: int = 1
+    correct: tuple[int, ...] = ()
 
     @property
     def edges_id(self) -> str:
@@ -51,7 +56,8 @@ class Baseline(msgspec.Struct, frozen=True):
             name: msgspec.structs.replace(c, counts=(), mean=0, sd=0)
             for name, c in sorted(self.channels.items())
         }
-        return sha256(to_msgpack(Baseline(shape, 0)))[:16]
+        named = {"channels": shape, "rows": 0, "format": 1}  # what a Baseline first held
+        return sha256(msgspec.msgpack.encode(named))[:16]
 
 
 class Sketch(msgspec.Struct, array_like=True):
@@ -180,12 +186,25 @@ def merge(one: Sketch, other: Sketch) -> Sketch:
     )
 
 
-def make_baseline(columns: Mapping[str, Floats], labels: tuple[str, ...]) -> Baseline:
-    """The baseline of reference `columns` (name -> (n,)); `output.class` counts `labels`."""
+def make_baseline(
+    columns: Mapping[str, Floats], labels: tuple[str, ...], right: Floats | None = None
+) -> Baseline:
+    """The baseline of reference `columns` (name -> (n,)); `output.class` counts `labels`.
+
+    Args:
+        columns: the reference rows, by channel.
+        labels: names of the classes.
+        right: 1 for each row that was answered right, else 0; None if that is not known.
+    """
     rows = max((len(values) for values in columns.values()), default=0)
     channels = {
         name: numeric_channel(values) for name, values in columns.items() if name != "output.class"
     }
     if "output.class" in columns:
         channels["output.class"] = category_channel(columns["output.class"], labels)
-    return Baseline(channels, rows)
+    correct: tuple[int, ...] = ()
+    if right is not None and "output.confidence" in channels:
+        confidence = columns["output.confidence"]
+        counts = sketch(channels["output.confidence"], confidence[right > 0]).counts
+        correct = tuple(counts)
+    return Baseline(channels, rows, correct=correct)

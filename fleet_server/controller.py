@@ -17,6 +17,7 @@ from edge_sdk.formats import from_json, to_json
 from edge_sdk.messages import Assignment, sign_assignment
 from edge_sdk.signing import SigningKey
 from fleet_server import rollout as rules
+from fleet_server.decay import DAY
 from fleet_server.drift_alerts import DriftAlerts
 from fleet_server.evidence import WORSE_IF_HIGHER, Arm, Metric, Point
 from fleet_server.records import (
@@ -38,12 +39,16 @@ class Controller:
     """Runs rollouts and watches for drift; `publish` sends a device its signed order."""
 
     def __init__(
-        self, store: Store, director: SigningKey, publish: Callable[[str, bytes], None]
+        self,
+        store: Store,
+        director: SigningKey,
+        publish: Callable[[str, bytes], None],
+        drift_past: float = DAY,
     ) -> None:
         self._store = store
         self._director = director
         self._publish = publish
-        self._drift = DriftAlerts(store)
+        self._drift = DriftAlerts(store, drift_past)
         self._judged_at: dict[str, float] = {}
 
     def tick(self, now: float) -> bool:

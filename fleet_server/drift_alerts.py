@@ -2,27 +2,29 @@
 
 import hashlib
 from collections.abc import Iterable, Mapping, Sequence
+from typing import get_args
 
 import msgspec
 
 from edge_sdk.formats import to_json
-from fleet_server.decay import STREAK, Finding, Watch, findings
+from fleet_server.decay import DAY, Finding, Kind, Place, Taken, Watch, findings
 from fleet_server.records import AlertRecord, BundleRecord, DeviceRecord
 from fleet_server.store import Store
 from fleet_server.views import AlertRow
 
-KIND = "data drift"
+KINDS = get_args(Kind)
 GONE_AFTER = 10  # looks in a row without the finding
 
 
 class DriftAlerts:
     """Follows the stored windows of every model and keeps the alerts about them."""
 
-    def __init__(self, store: Store) -> None:
+    def __init__(self, store: Store, past_seconds: float = DAY) -> None:
         self._store = store
+        self._past_seconds = past_seconds
         self._watches: dict[str, Watch] = {}
         self._read_to = 0
-        self._missing: dict[str, int] = {}
+        self._missing: dict[tuple[str, str], int] = {}
         self._drifting: dict[str, tuple[str, ...]] = {}
 
     @property
@@ -41,9 +43,11 @@ class DriftAlerts:
         drifting: dict[str, tuple[str, ...]] = {}
         for model, watch in self._watches.items():
             members = [d for d in fleet if d.running_model == model]
-            states = [watch.state(d.id, d.labels.get("site", "")) for d in members]
+            states = watch.states(
+                [Place(d.id, d.labels.get("site", ""), d.profile) for d in members]
+            )
             drifting.update(
-                {s.device: tuple(m.channel for m in s.moved) for s in states if s.streak >= STREAK}
+                {s.device: tuple(m.channel for m in s.moved) for s in states if s.alarmed}
             )
             changed |= self._settle(model, findings(states), now)
         self._drifting = drifting
@@ -51,33 +55,37 @@ class DriftAlerts:
 
     def _take_in(self, bundles: dict[str, BundleRecord]) -> bool:
         before = self._read_to
-        for number, device, window in self._store.window_bodies(self._read_to):
-            self._read_to = number
+        for stored in self._store.window_bodies(self._read_to):
+            self._read_to = stored.id
+            window = stored.window
             bundle = bundles.get(window.digest)
             if bundle is not None and bundle.edges_id == window.edges_id:
-                watch = self._watches.setdefault(window.model, Watch())
-                watch.add(device, window, bundle.baseline)
+                watch = self._watches.setdefault(window.model, Watch(self._past_seconds))
+                budget = bundle.manifest.latency_budget_ms
+                watch.add(Taken(stored.device, stored.at, window, bundle.baseline, budget))
         return self._read_to > before
 
     def _settle(self, model: str, found: Sequence[Finding], now: float) -> bool:
         """Open, update or close the model's alerts so that they say what was found."""
         known = {
-            alert.scope: alert
+            (alert.kind, alert.scope): alert
             for alert in self._store.alerts()
-            if alert.kind == KIND and alert.state != "closed"
+            if alert.kind in KINDS and alert.state != "closed"
         }
         changed = False
         for finding in found:
             scope = f"{model} {finding.scope}"
-            self._missing.pop(scope, None)
-            changed |= self._keep(scope, finding, known.get(scope), now)
-        here = {f"{model} {finding.scope}" for finding in found}
-        for scope, alert in known.items():
-            if scope in here or not scope.startswith(f"{model} "):
+            key: tuple[str, str] = (finding.kind, scope)
+            self._missing.pop(key, None)
+            changed |= self._keep(scope, finding, known.get(key), now)
+        here = {(finding.kind, f"{model} {finding.scope}") for finding in found}
+        for key, alert in known.items():
+            scope = alert.scope
+            if key in here or not scope.startswith(f"{model} "):
                 continue
-            self._missing[scope] = self._missing.get(scope, 0) + 1
-            if self._missing[scope] >= GONE_AFTER:
-                del self._missing[scope]
+            self._missing[key] = self._missing.get(key, 0) + 1
+            if self._missing[key] >= GONE_AFTER:
+                del self._missing[key]
                 self._store.save_alert(
                     msgspec.structs.replace(alert, state="closed", updated_at=now, closed_at=now)
                 )
@@ -87,12 +95,12 @@ class DriftAlerts:
 
     def _keep(self, scope: str, finding: Finding, known: AlertRecord | None, now: float) -> bool:
         opened = known.opened_at if known else now
-        alert_id = known.id if known else _alert_id(scope, now)
+        alert_id = known.id if known else _alert_id(f"{finding.kind} {scope}", now)
         row = AlertRow(
             id=alert_id,
             state=known.state if known else "open",
             severity=finding.severity,
-            kind=KIND,
+            kind=finding.kind,
             scope=scope,
             title=finding.title,
             detail=finding.detail,
@@ -107,7 +115,7 @@ class DriftAlerts:
                 id=alert_id,
                 state=row.state,
                 scope=scope,
-                kind=KIND,
+                kind=finding.kind,
                 document=document,
                 opened_at=opened,
                 updated_at=now,

@@ -5,7 +5,7 @@ from typing import Literal
 import msgspec
 
 from edge_sdk.bundle import Manifest
-from edge_sdk.messages import Phase
+from edge_sdk.messages import Phase, Window
 from edge_sdk.sketch import Baseline
 from fleet_server.access import Role, Scope
 from fleet_server.rollups import Slice, Sums
@@ -146,6 +146,15 @@ class NewWindow(msgspec.Struct, frozen=True, kw_only=True):
     confidence_rows: int
     latency_mean: float | None
     body: bytes
+
+
+class StoredWindow(msgspec.Struct, frozen=True):
+    """A stored window with its content; `at` is when it was taken, by whom we believe."""
+
+    id: int
+    device: str
+    at: float
+    window: Window
 
 
 class NewEvent(msgspec.Struct, frozen=True, kw_only=True):

@@ -23,6 +23,7 @@ from tests.bundles import make_bundle
 START = 1_800_000_000.0
 SITES = ("north", "south", "east")
 ROWS = 60
+PAST = 16.0  # seconds, each of which has a window
 
 
 class SimDevice:
@@ -65,7 +66,9 @@ class FleetSim:
 
     def start_controller(self):
         """A new controller on the same database: what a restart of the server is."""
-        self.controller = Controller(self.store, self.keyring.director, self.deliver)
+        self.controller = Controller(
+            self.store, self.keyring.director, self.deliver, drift_past=PAST
+        )
 
     def join(self, name, site, profile="raspberry-pi-4"):
         self.devices[name] = SimDevice(name, site)
@@ -154,11 +157,12 @@ class FleetSim:
         bundle = self.bundles[device.running]
         gain, change = self.drift.get(device.site, (1.0, 0.0))
         level = self.confidence[device.running] + change
+        baseline = bundle.baseline
+        usual = baseline.channels["input.brightness"]
         values = {
             "output.confidence": np.clip(self.random.normal(level, 0.08, ROWS), 0, 1),
-            "input.brightness": gain * self.random.normal(0.5, 0.05, ROWS),
+            "input.brightness": gain * self.random.normal(usual.mean, usual.sd, ROWS),
         }
-        baseline = bundle.baseline
         channels = {n: sketch(baseline.channels[n], v) for n, v in values.items()}
         window = messages.Window(
             model="digits",

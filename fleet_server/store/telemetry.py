@@ -7,7 +7,15 @@ from sqlalchemy import Table, bindparam, delete, func, insert, select, tuple_, u
 
 from edge_sdk.formats import from_msgpack
 from edge_sdk.messages import Window
-from fleet_server.records import EventRecord, NewEvent, NewWindow, Poison, WindowRecord
+from fleet_server.records import (
+    EventRecord,
+    NewEvent,
+    NewWindow,
+    Poison,
+    StoredWindow,
+    WindowRecord,
+)
+from fleet_server.rollups import taken_at
 from fleet_server.store import tables
 from fleet_server.store.database import Database
 from fleet_server.streams import Stream
@@ -132,17 +140,19 @@ class Telemetry(Database):
                 found.setdefault(row["device"], []).append(WindowRecord(**row))
         return found
 
-    def window_bodies(self, after: int) -> Iterator[tuple[int, str, Window]]:
-        """Id, device and content of the windows stored since the one with id `after`, in order."""
+    def window_bodies(self, after: int) -> Iterator[StoredWindow]:
+        """The content of the windows stored since the one with id `after`, in order."""
         table = tables.windows
         wanted = (
-            select(table.c.id, table.c.device, table.c.body)
+            select(table.c.id, table.c.device, table.c.received_at, table.c.wall, table.c.body)
             .where(table.c.id > after)
             .order_by(table.c.id)
         )
         with self._read() as c:
             for row in c.execute(wanted):
-                yield row.id, row.device, from_msgpack(Window, row.body, "a stored window")
+                window = from_msgpack(Window, row.body, "a stored window")
+                at = taken_at(row.received_at, row.wall)
+                yield StoredWindow(row.id, row.device, at, window)
 
     def add_event(
         self, at: float, source: str, name: str, detail: str, device: str | None = None

@@ -6,7 +6,7 @@ import pytest
 from edge_sdk.channels import InputSchema, input_channels, output_channels
 from edge_sdk.messages import Window
 from edge_sdk.sketch import make_baseline, sketch
-from fleet_server.decay import Watch, findings, psi
+from fleet_server.decay import Place, Taken, Watch, findings, psi
 
 SCHEMA = InputSchema(name="x", kind="image", shape=(8, 8, 1), low=0.0, high=16.0)
 
@@ -35,7 +35,7 @@ BASELINE = make_baseline(channels(np.random.default_rng(0), 1.0, 0.9, rows=2000)
 def follow(fault, *, windows=60, seed=1, sites=("north", "south", "east"), per_site=4):
     """Findings after `windows`, where `fault(device, site, t)` gives (gain, confidence)."""
     rng = np.random.default_rng(seed)
-    watch = Watch()
+    watch = Watch(past_seconds=16)
     where = {f"{site}-{i}": site for site in sites for i in range(per_site)}
     for t in range(windows):
         for device, site in where.items():
@@ -45,8 +45,9 @@ def follow(fault, *, windows=60, seed=1, sites=("north", "south", "east"), per_s
                 model="m", version="1", digest="d", edges_id=BASELINE.edges_id,
                 seconds=1.0, rows=100, channels=found,
             )  # fmt: skip
-            watch.add(device, window, BASELINE)
-    return findings([watch.state(device, site) for device, site in where.items()])
+            watch.add(Taken(device, float(t), window, BASELINE))
+        states = watch.states([Place(device, site) for device, site in where.items()])
+    return findings(states)
 
 
 def test_a_darker_sensor_at_one_site_is_one_finding_that_names_site_feature_size_and_cost():
@@ -78,13 +79,16 @@ def test_the_whole_fleet_moving_is_one_finding_not_three():
     assert len(found.devices) == 12
 
 
-def test_one_device_alone_is_told_only_when_it_lasts():
+def test_one_device_alone_is_told_as_its_sensor_but_not_for_one_odd_window():
     def stuck(device, site, t):
         return (0.5 if device == "north-0" and t >= 30 else 1.0, 0.9)
 
-    assert follow(stuck, windows=38) == []
-    [found] = follow(stuck, windows=50)
-    assert found.scope == "device=north-0"
+    def blinded(device, site, t):
+        return (0.5 if device == "north-0" and t == 30 else 1.0, 0.9)
+
+    assert follow(blinded, windows=31) == follow(blinded, windows=32) == []
+    [found] = follow(stuck, windows=33)
+    assert (found.scope, found.cause) == ("device=north-0", "sensor")
 
 
 @pytest.mark.parametrize("seed", range(5))

@@ -1,0 +1,96 @@
+"""How accurate the answers are, without labels: from calibrated confidences (CBPE). Pure.
+
+A calibrated model that says 0.8 is right in 80 % of such rows, so the mean of calibrated
+confidences is the expected accuracy (confidence-based performance estimation; Kivimäki et al.,
+"Confidence-based estimators for predictive performance in model monitoring", JAIR 82, 2025). The
+calibration is histogram binning (Zadrozny & Elkan, ICML 2001) on the bundle's own held-out rows,
+for which the additive histogram of confidences is enough. It holds while confidence means what it
+meant on the held-out rows: covariate shift that the model does not notice, and concept drift, break
+it.
+"""
+
+import math
+
+import msgspec
+import numpy as np
+
+from edge_sdk.sketch import Baseline, Floats, Sketch
+from fleet_server.decay.distances import jensen_shannon
+
+CONFIDENCE, CLASSES = "output.confidence", "output.class"
+PRIOR = 2.0  # rows of the overall accuracy that every bin is given
+NORMAL = 1.96
+FAR_CLASSES = 0.12  # Jensen-Shannon distance of the answers' classes beyond which the note is given
+FAR_INPUTS = 0.30  # the same of the inputs, over channels
+
+
+class Estimate(msgspec.Struct, frozen=True):
+    """Expected accuracy, 0..1, with its 95 % interval.
+
+    Attributes:
+        note: why it should not be believed; "" if nothing speaks against it.
+    """
+
+    accuracy: float
+    low: float
+    high: float
+    rows: int
+    note: str = ""
+
+
+class Calibration(msgspec.Struct, frozen=True, eq=False):
+    """How often the held-out rows of each bin of confidence were right, and how many there were."""
+
+    share: Floats
+    rows: Floats
+
+
+def calibration(baseline: Baseline) -> Calibration | None:
+    """The bundle's calibration; None if it was made without one."""
+    channel = baseline.channels.get(CONFIDENCE)
+    if channel is None or len(baseline.correct) != len(channel.counts):
+        return None
+    rows = np.array(channel.counts, dtype=float)
+    right = np.array(baseline.correct, dtype=float)
+    overall = right.sum() / max(rows.sum(), 1.0)
+    return Calibration((right + PRIOR * overall) / (rows + PRIOR), rows + PRIOR)
+
+
+def estimate(known: Calibration, confidence: Sketch | Floats, note: str = "") -> Estimate | None:
+    """The accuracy that a histogram of confidences lets expect; None without rows.
+
+    The interval holds what calibration on few rows and few rows in the field leave open: the
+    variance of `sum(w a)` is `sum(w^2 a(1-a)/held-out rows) + sum(w a(1-a))/rows`.
+    """
+    counts = np.asarray(confidence.counts if isinstance(confidence, Sketch) else confidence, float)
+    rows = float(counts.sum())
+    if not rows:
+        return None
+    weight = counts / rows
+    accuracy = float(weight @ known.share)
+    doubt = known.share * (1 - known.share)
+    spread = math.sqrt(float(weight**2 @ (doubt / known.rows)) + float(weight @ doubt) / rows)
+    low, high = accuracy - NORMAL * spread, accuracy + NORMAL * spread
+    return Estimate(accuracy, max(0.0, low), min(1.0, high), int(rows), note)
+
+
+def caveat(baseline: Baseline, now: dict[str, Sketch]) -> str:
+    """Why an estimate for these windows should not be believed; "" if nothing speaks against it.
+
+    Where the classes that are answered, or the inputs, are far from those of the held-out rows,
+    confidence was never calibrated.
+    """
+    away: dict[str, float] = {}
+    for name, channel in baseline.channels.items():
+        found = now.get(name)
+        if found is not None and found.rows and (name == CLASSES or name.startswith("input.")):
+            counts = np.array(channel.counts, dtype=float), np.array(found.counts, dtype=float)
+            away[name] = float(jensen_shannon(*counts))
+    if away.get(CLASSES, 0.0) > FAR_CLASSES:
+        return "the classes answered are unlike those of the held-out rows"
+    inputs = {name: far for name, far in away.items() if name != CLASSES}
+    worst = max(inputs, key=lambda name: inputs[name], default="")
+    if worst and inputs[worst] > FAR_INPUTS:
+        name = worst.removeprefix("input.")
+        return f"{name} is unlike the held-out rows: covariate shift"
+    return ""

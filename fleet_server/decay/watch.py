@@ -1,0 +1,225 @@
+"""Every device of one model against its own past; who stands out now, and by what. Pure."""
+
+from collections.abc import Iterable
+
+import msgspec
+import numpy as np
+
+from edge_sdk.files import sha256
+from edge_sdk.messages import Window
+from edge_sdk.sketch import Baseline
+from fleet_server.decay.accuracy import CONFIDENCE, calibration, estimate
+from fleet_server.decay.control import Tail, discoveries, level
+from fleet_server.decay.layout import (
+    GROUPS,
+    Counts,
+    Group,
+    baseline_counts,
+    counts_of,
+    layout_of,
+)
+from fleet_server.decay.past import DAY
+from fleet_server.decay.stream import Movement, Stream
+
+
+class Taken(msgspec.Struct, frozen=True):
+    """A window and what is known about it.
+
+    Attributes:
+        at: when it was taken, Unix seconds.
+        latency_budget_ms: of the board; 0 for none.
+    """
+
+    device: str
+    at: float
+    window: Window
+    baseline: Baseline
+    latency_budget_ms: float = 0.0
+
+
+class Place(msgspec.Struct, frozen=True):
+    """Where a device is, by which findings are put together."""
+
+    device: str
+    site: str = ""
+    profile: str = ""
+
+
+class State(msgspec.Struct, frozen=True, kw_only=True):
+    """What one device does now.
+
+    Attributes:
+        judged: whether the past of its inputs is complete.
+        alarmed: whether it stands out, false alarms controlled.
+        moved: channels that moved, whether or not that is enough for an alarm; most first.
+        since: when that began, Unix seconds; None if nothing moved.
+        skewed: how its first day differed from the training data.
+        version, version_since: what answers, and since when it does.
+        accuracy_change: estimated accuracy now minus in its past, -1..1; None if not known.
+        unit_seconds: length of what is held against the past at a time.
+    """
+
+    device: str
+    site: str
+    profile: str = ""
+    judged: bool = False
+    alarmed: bool = False
+    moved: tuple[Movement, ...] = ()
+    since: float | None = None
+    skewed: tuple[Movement, ...] = ()
+    version: str = ""
+    version_since: float | None = None
+    accuracy_change: float | None = None
+    unit_seconds: float = 0.0
+
+
+class Device(msgspec.Struct, eq=False):
+    """What is followed of one device.
+
+    Attributes:
+        keys: what a stream's past belongs to: the input edges, the bundle's digest. Another key
+            starts a new past.
+        alarmed: streams that stand out and have not calmed down since.
+    """
+
+    streams: dict[Group, Stream] = {}
+    keys: dict[Group, str] = {}
+    skewed: tuple[Movement, ...] = ()
+    version: str = ""
+    version_since: float | None = None
+    baseline: Baseline | None = None
+    alarmed: set[Group] = set()
+
+
+class Watch:
+    """Follows the devices of one model.
+
+    Args:
+        past_seconds: how long a device's first past lasts: a day, so that it holds the rhythm.
+            A shorter one, for a trial, makes everything else faster by as much.
+    """
+
+    def __init__(self, past_seconds: float = DAY) -> None:
+        self._past_seconds = past_seconds
+        self.devices: dict[str, Device] = {}
+        self._input_keys: dict[str, str] = {}
+        self.tails: dict[Group, Tail] = {group: Tail() for group in GROUPS}
+
+    def add(self, taken: Taken) -> None:
+        """Take one window in."""
+        window = taken.window
+        if window.rows < 1 and not window.skew:
+            return
+        device = self.devices.setdefault(taken.device, Device())
+        if device.version != window.version:
+            device.version_since = taken.at if device.version else None
+            device.version = window.version
+        device.baseline = taken.baseline
+        for group in GROUPS:
+            stream = self._stream(device, group, taken)
+            fresh = stream.past is None
+            counts = counts_of(window, stream.layout)
+            self.tails[group].add(stream.add(counts, taken.at, window.seconds))
+            if fresh and stream.past is not None and group == "inputs":
+                device.skewed = stream.skews(baseline_counts(taken.baseline, stream.layout))
+
+    def forget(self, device: str) -> None:
+        """Nothing of this device is kept; what it adds from now on starts a new past."""
+        self.devices.pop(device, None)
+
+    def states(self, places: Iterable[Place]) -> list[State]:
+        """How each device stands against its own past."""
+        members = list(places)
+        self._judge([place.device for place in members])
+        return [self._state(place) for place in members]
+
+    def _stream(self, device: Device, group: Group, taken: Taken) -> Stream:
+        key = self._input_key(taken) if group == "inputs" else taken.window.digest
+        if device.keys.get(group) != key:
+            device.keys[group] = key
+            device.alarmed.discard(group)
+            layout = layout_of(taken.window, taken.baseline, group, taken.latency_budget_ms)
+            device.streams[group] = Stream(layout, self._past_seconds)
+        return device.streams[group]
+
+    def _input_key(self, taken: Taken) -> str:
+        """Names edges and units of the inputs: a version that keeps them keeps the past."""
+        digest = taken.window.digest
+        if digest not in self._input_keys:
+            channels = [
+                (name, channel.kind, channel.edges, channel.sd)
+                for name, channel in sorted(taken.baseline.channels.items())
+                if name.startswith("input.")
+            ]
+            self._input_keys[digest] = sha256(msgspec.msgpack.encode(channels))
+        return self._input_keys[digest]
+
+    def _judge(self, names: list[str]) -> None:
+        """Sound or end alarms: Benjamini-Hochberg over everything that is followed."""
+        p_values: dict[tuple[str, Group], float] = {}
+        lengths: list[float] = []
+        for name in names:
+            device = self.devices.get(name)
+            for group, stream in device.streams.items() if device else ():
+                if stream.past is None:
+                    continue
+                lengths.append(stream.recent[-1][1].seconds)
+                score = stream.moved[0].score if stream.moved else 0.0
+                p_values[name, group] = self.tails[group].p_value(score)
+        if not lengths:
+            return
+        share = level(float(np.median(lengths)), self._past_seconds)
+        found = discoveries(p_values, share)
+        for name, group in p_values:
+            device = self.devices[name]
+            if (name, group) in found:
+                device.alarmed.add(group)
+            elif not device.streams[group].moved:
+                device.alarmed.discard(group)
+
+    def _state(self, place: Place) -> State:
+        device = self.devices.get(place.device)
+        if device is None:
+            return State(device=place.device, site=place.site, profile=place.profile)
+        streams = device.streams
+        moved = [m for group in GROUPS if group in streams for m in streams[group].moved]
+        since = [s.since for s in streams.values() if s.since is not None]
+        return State(
+            device=place.device,
+            site=place.site,
+            profile=place.profile,
+            judged="inputs" in streams and streams["inputs"].past is not None,
+            alarmed=bool(device.alarmed),
+            moved=tuple(moved),
+            since=min(since, default=None),
+            skewed=device.skewed,
+            version=device.version,
+            version_since=device.version_since,
+            accuracy_change=_accuracy_change(device),
+            unit_seconds=max(
+                (s.recent[-1][1].seconds for s in streams.values() if s.recent), default=0.0
+            ),
+        )
+
+
+def _accuracy_change(device: Device) -> float | None:
+    """Estimated accuracy of the last windows minus that of the past (or of the held-out rows)."""
+    stream, baseline = device.streams.get("answers"), device.baseline
+    if stream is None or baseline is None or CONFIDENCE not in stream.layout.names:
+        return None
+    if not stream.recent:
+        return None
+    i = stream.layout.names.index(CONFIDENCE)
+    now = stream.recent[-1][2]
+    for _, _, unit in stream.recent[-2:-1]:
+        now = now + unit
+    before = stream.past.counts if stream.past else baseline_counts(baseline, stream.layout)
+    return _expected(baseline, now, i) - _expected(baseline, before, i)
+
+
+def _expected(baseline: Baseline, counts: Counts, i: int) -> float:
+    known = calibration(baseline)
+    if known is None:
+        return float(counts.means[i])  # of a model that is calibrated well enough to say so
+    found = estimate(known, counts.bins[i][: len(known.share)])
+    return found.accuracy if found else 0.0
