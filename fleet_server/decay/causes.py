@@ -4,6 +4,7 @@ One cause is one finding, however many devices it hits. Its severity is its cons
 size of the movement: most movements of inputs are harmless.
 """
 
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from typing import Literal, get_args
 
@@ -115,6 +116,8 @@ def _places(kind: Kind, everyone: Sequence[State]) -> list[tuple[str, list[State
     """Where this kind of change is: scope, devices that show it, devices there are."""
     relevant = [_of_kind(kind, state) for state in everyone]
     here = [state for state in relevant if state is not None]
+    if kind == "distribution skew":
+        here = _shared(here, everyone)
     sounded = [state for state in here if state.alarmed]
     alike = {s.device: s for s in here if s.alarmed or any(_same(s, other) for other in sounded)}
     sites: dict[str, list[State]] = {}
@@ -144,6 +147,24 @@ def _of_kind(kind: Kind, state: State) -> State | None:
     others = tuple(m for m in state.moved if m.channel not in HARDWARE)
     moved = hardware if kind == "hardware drift" else others
     return msgspec.structs.replace(state, moved=moved) if kind_of(moved) == kind else None
+
+
+def _shared(skewed: Sequence[State], everyone: Sequence[State]) -> list[State]:
+    """Only what half of a site's devices share: each device differs from training in something."""
+    members = Counter(s.site for s in everyone)
+    common = Counter((s.site, m.channel, m.shift > 0) for s in skewed for m in s.moved)
+    kept = [
+        msgspec.structs.replace(
+            s,
+            moved=tuple(
+                m
+                for m in s.moved
+                if common[s.site, m.channel, m.shift > 0] >= max(2, members[s.site] / 2)
+            ),
+        )
+        for s in skewed
+    ]
+    return [s for s in kept if s.moved]
 
 
 def _same(state: State, other: State) -> bool:

@@ -8,6 +8,7 @@ that a slow drift is not learnt but seen. Sensor streams are autocorrelated, so 
 between windows, held against blocks left out of the past; independent rows are never assumed.
 """
 
+import math
 from collections.abc import Sequence
 
 import msgspec
@@ -28,7 +29,7 @@ VARIATION_DAYS, LEVEL_DAYS = 3.0, 14.0  # time constants of what is learnt
 DAY = 86400.0
 DISTANCE_FLOOR = 0.1  # of the Jensen-Shannon distance, beyond what is normal
 MISSING_FLOOR = 0.02  # of the rows
-LEAST_VARIATION = 0.02  # of each floor: what never varied may not alarm at a hair
+LEAST_VARIATION = 0.1  # of each floor: what never varied may not alarm at a hair
 
 
 class Seen(msgspec.Struct, frozen=True, eq=False):
@@ -73,7 +74,7 @@ class Normal(msgspec.Struct, eq=False):
         """How many of its usual deviations each feature is off; a short window may be off more."""
         short = max(0.0, 1.0 / max(seen.rows, 1.0) - 1.0 / self.rows)
         off = seen.values - self.expected(seen.hour)
-        return np.asarray(off / np.sqrt(self.variance + short))
+        return np.asarray(off / np.sqrt(_with_shifts(self.variance) + short))
 
     def learn(self, seen: Seen, floors: Floats) -> None:
         """Move slowly towards a clean window; the level stays near where it began."""
@@ -85,9 +86,13 @@ class Normal(msgspec.Struct, eq=False):
         )
         level = self.level + _rate(seen.seconds, LEVEL_DAYS) * off
         self.level = np.clip(level, self.first - floors, self.first + floors)
-        lesson = min(seen.seconds / 3600.0, 1.0)
+        self.learn_rhythm(seen)
+
+    def learn_rhythm(self, seen: Seen) -> None:
+        """What this hour is like, apart from the level."""
+        lesson, most = min(seen.seconds / 3600.0, 1.0), 4 * np.sqrt(self.variance)
         self.days[seen.hour] += lesson
-        away = np.clip(seen.values - self.level, -4 * usual, 4 * usual) - self.rhythm[seen.hour]
+        away = np.clip(seen.values - self.level, -most, most) - self.rhythm[seen.hour]
         self.rhythm[seen.hour] += away * lesson / min(self.days[seen.hour], RHYTHM_MEMORY)
 
 
@@ -125,7 +130,8 @@ def first_normal(seen: Sequence[Seen], floors: Floats) -> tuple[Normal, list[flo
         left = n - len(near)
         mean = (total - near.sum(axis=0)) / left
         variance = (squares - np.square(near).sum(axis=0)) / left - mean**2
-        scores[i] = (values[i] - mean) / np.sqrt(np.maximum(variance * left / (left - 1), least))
+        spread = np.maximum(variance * left / (left - 1), least)
+        scores[i] = (values[i] - mean) / np.sqrt(_with_shifts(spread))
     normal = Normal(
         level=level,
         first=level.copy(),
@@ -135,7 +141,7 @@ def first_normal(seen: Sequence[Seen], floors: Floats) -> tuple[Normal, list[flo
         rows=float(np.median([s.rows for s in seen])),
     )
     for one in seen:
-        normal.learn(one, floors)
+        normal.learn_rhythm(one)
     return normal, [persistent(scores[i - PERSIST + 1 : i + 1]) for i in range(PERSIST - 1, n)]
 
 
@@ -148,6 +154,14 @@ def persistent(scores: Floats) -> float:
     2.5
     """
     return float(np.abs(np.median(scores, axis=0)).max())
+
+
+def _with_shifts(variance: Floats) -> Floats:
+    """Distances also vary since means do: a shift of d sd is a distance of sqrt(d^2 / (8 ln 2))."""
+    size = len(variance) // 3
+    whole = variance.copy()
+    whole[size : 2 * size] += variance[:size] / (8 * math.log(2))
+    return whole
 
 
 def _rate(seconds: float, days: float) -> float:

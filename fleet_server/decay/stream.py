@@ -80,6 +80,7 @@ class Stream(msgspec.Struct, eq=False):
         recent: the last windows with the time they were taken, oldest first.
         waiting: windows to be learnt once they are old enough, with their persistent score.
         moved: channels that stand out now, most first; `since` when that began, Unix seconds.
+        alarmed: whether that is enough for an alarm, which `Watch` decides; nothing is learnt then.
     """
 
     layout: Layout
@@ -92,6 +93,7 @@ class Stream(msgspec.Struct, eq=False):
     waiting: deque[tuple[Seen, float]] = msgspec.field(default_factory=deque)
     moved: tuple[Movement, ...] = ()
     since: float | None = None
+    alarmed: bool = False
 
     def add(self, counts: Counts, at: float, seconds: float) -> list[float]:
         """Take a window in; gives scores that are known to be clean, for the fleet's null."""
@@ -142,7 +144,7 @@ class Stream(msgspec.Struct, eq=False):
 
     def _learn(self, past: Past, seen: Seen) -> list[float]:
         """What is learnt waits until the windows after it are known to be clean too."""
-        if self.moved:
+        if self.alarmed:
             self.waiting.clear()
             return []
         self.waiting.append((seen, persistent(past.scores([s for _, s, _ in self.recent]))))

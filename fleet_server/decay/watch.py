@@ -21,6 +21,8 @@ from fleet_server.decay.layout import (
 from fleet_server.decay.past import DAY
 from fleet_server.decay.stream import Movement, Stream
 
+UNUSUAL = 0.1  # a channel is named if it is off by more than the worst of most clean windows
+
 
 class Taken(msgspec.Struct, frozen=True):
     """A window and what is known about it.
@@ -79,7 +81,6 @@ class Device(msgspec.Struct, eq=False):
     Attributes:
         keys: what a stream's past belongs to: the input edges, the bundle's digest. Another key
             starts a new past.
-        alarmed: streams that stand out and have not calmed down since.
     """
 
     streams: dict[Group, Stream] = {}
@@ -88,7 +89,6 @@ class Device(msgspec.Struct, eq=False):
     version: str = ""
     version_since: float | None = None
     baseline: Baseline | None = None
-    alarmed: set[Group] = set()
 
 
 class Watch:
@@ -137,7 +137,6 @@ class Watch:
         key = self._input_key(taken) if group == "inputs" else taken.window.digest
         if device.keys.get(group) != key:
             device.keys[group] = key
-            device.alarmed.discard(group)
             layout = layout_of(taken.window, taken.baseline, group, taken.latency_budget_ms)
             device.streams[group] = Stream(layout, self._past_seconds)
         return device.streams[group]
@@ -171,25 +170,28 @@ class Watch:
         share = level(float(np.median(lengths)), self._past_seconds)
         found = discoveries(p_values, share)
         for name, group in p_values:
-            device = self.devices[name]
-            if (name, group) in found:
-                device.alarmed.add(group)
-            elif not device.streams[group].moved:
-                device.alarmed.discard(group)
+            stream = self.devices[name].streams[group]
+            stream.alarmed = (name, group) in found or (stream.alarmed and bool(stream.moved))
 
     def _state(self, place: Place) -> State:
         device = self.devices.get(place.device)
         if device is None:
             return State(device=place.device, site=place.site, profile=place.profile)
         streams = device.streams
-        moved = [m for group in GROUPS if group in streams for m in streams[group].moved]
+        moved = [
+            m
+            for group in GROUPS
+            if group in streams
+            for m in streams[group].moved
+            if self.tails[group].p_value(m.score) <= UNUSUAL
+        ]
         since = [s.since for s in streams.values() if s.since is not None]
         return State(
             device=place.device,
             site=place.site,
             profile=place.profile,
             judged="inputs" in streams and streams["inputs"].past is not None,
-            alarmed=bool(device.alarmed),
+            alarmed=any(s.alarmed for s in streams.values()),
             moved=tuple(moved),
             since=min(since, default=None),
             skewed=device.skewed,
