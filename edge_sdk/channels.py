@@ -109,8 +109,9 @@ def input_channels(schema: InputSchema, rows: Array) -> dict[str, Floats]:
 
     Images give statistics of the picture, all on the schema's range scaled to 0..1: brightness
     (mean), contrast (standard deviation), sharpness (mean absolute Laplacian), dark and bright
-    (share of pixels in the lowest and highest 5 % of the range). Vectors give their columns, other
-    tensors mean, spread and peak.
+    (share of pixels in the lowest and highest 5 % of the range), and of pictures in three colours
+    the cast: how far the first (red) and the last (blue) are above the mean of all. Vectors give
+    their columns, other tensors mean, spread and peak.
     """
     span = (schema.high - schema.low) or 1.0
     if schema.kind == "image":
@@ -118,12 +119,18 @@ def input_channels(schema: InputSchema, rows: Array) -> dict[str, Floats]:
         grey = values if values.ndim == 3 else values.mean(axis=3)
         inner = grey[:, 1:-1, 1:-1]
         around = grey[:, :-2, 1:-1] + grey[:, 2:, 1:-1] + grey[:, 1:-1, :-2] + grey[:, 1:-1, 2:]
+        cast = {}
+        if values.ndim == 4 and values.shape[3] == 3:
+            colours = values.mean(axis=(1, 2))
+            red, blue = (colours[:, i] - colours.mean(axis=1) for i in (0, 2))
+            cast = {"input.red_cast": red, "input.blue_cast": blue}
         return {
             "input.brightness": grey.mean(axis=(1, 2)),
             "input.contrast": grey.std(axis=(1, 2)),
             "input.sharpness": np.abs(around - 4 * inner).mean(axis=(1, 2)),
             "input.dark": (grey <= DARK).mean(axis=(1, 2)),
             "input.bright": (grey >= BRIGHT).mean(axis=(1, 2)),
+            **cast,
         }
     flat = rows.astype(np.float64).reshape(len(rows), -1)
     if schema.kind == "vector":

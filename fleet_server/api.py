@@ -7,8 +7,9 @@ from fastapi import APIRouter, Depends, Request, Response
 from fastapi.concurrency import run_in_threadpool
 
 from edge_sdk.bundle import MAX_BUNDLE
-from edge_sdk.errors import InvalidInputError, RefusedError
+from edge_sdk.errors import InvalidInputError
 from fleet_server.answers import NotFoundError, answer, read_body, read_json
+from fleet_server.api_alerts import alert_routes
 from fleet_server.api_people import people_routes
 from fleet_server.api_types import (
     Created,
@@ -20,13 +21,12 @@ from fleet_server.api_types import (
 )
 from fleet_server.asking import by_token
 from fleet_server.enrolment import Allowance, new_token
-from fleet_server.fleet import alert_rows, version_rows
+from fleet_server.fleet import version_rows
 from fleet_server.openapi import gives, takes, takes_bundle
 from fleet_server.parts import Parts
-from fleet_server.records import AlertRecord
 from fleet_server.revocation import readmit, revoke
 from fleet_server.store import Store
-from fleet_server.views import AlertRow, DeviceRow, Overview, RolloutRow, VersionRow
+from fleet_server.views import DeviceRow, Overview, RolloutRow, VersionRow
 
 MAX_BODY = 64 * 1024
 MAX_USES, MAX_HOURS, MAX_NOTE = 100_000, 24 * 366, 200
@@ -39,6 +39,7 @@ def operator_router(parts: Parts) -> APIRouter:
     _reading(router, parts)
     _rollouts(router, parts)
     _changing(router, parts)
+    alert_routes(router, parts)
     people_routes(router, parts)
     return router
 
@@ -58,11 +59,6 @@ def _reading(router: APIRouter, parts: Parts) -> None:
     def bundles() -> Response:
         """Every published bundle, newest first."""
         return answer(version_rows(parts.store.bundles(), parts.store.devices()))
-
-    @router.get("/alerts", responses=gives(tuple[AlertRow, ...]))
-    def alerts() -> Response:
-        """What is open or acknowledged, then what was closed last."""
-        return answer(alert_rows(parts.store.alerts()))
 
 
 def _rollouts(router: APIRouter, parts: Parts) -> None:
@@ -166,26 +162,3 @@ def _changing(router: APIRouter, parts: Parts) -> None:
         parts.changed()
         rows = (await run_in_threadpool(parts.look)).devices
         return answer(next(row for row in rows if row.id == device))
-
-    @router.post("/alerts/{alert_id}/acknowledge", responses=gives(AlertRow))
-    async def acknowledge(alert_id: str) -> Response:
-        """A person has seen this alert."""
-        row = await run_in_threadpool(_acknowledge, parts, alert_id)
-        parts.changed()
-        return answer(row)
-
-
-def _acknowledge(parts: Parts, alert_id: str) -> AlertRow:
-    with parts.store.transaction():
-        found = [alert for alert in parts.store.alerts() if alert.id == alert_id]
-        if not found:
-            raise NotFoundError(f"there is no alert {alert_id[:40]!r}")
-        [alert] = found
-        if alert.state == "closed":
-            raise RefusedError(f"alert {alert_id} is closed: there is nothing to acknowledge")
-        seen: AlertRecord = msgspec.structs.replace(
-            alert, state="acknowledged", updated_at=parts.now()
-        )
-        parts.store.save_alert(seen)
-    [row] = alert_rows([seen])
-    return row

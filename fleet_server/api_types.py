@@ -44,6 +44,12 @@ class NewEnrolmentKey(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     device: str = ""
 
 
+class Mute(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """For how long nothing is said of an alert."""
+
+    hours: float
+
+
 class EnrolmentToken(msgspec.Struct, frozen=True):
     """The token's text; the server can't show it again."""
 

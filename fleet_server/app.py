@@ -25,6 +25,7 @@ from fleet_server.changes import Changes
 from fleet_server.controller import Controller
 from fleet_server.credentials import Credentials
 from fleet_server.data_dir import DATABASE, KEYS, TRUST, Running, announce, retract
+from fleet_server.decay import DAY
 from fleet_server.fleet import overview
 from fleet_server.guard import Guard
 from fleet_server.ingest import Ingest
@@ -58,6 +59,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
         database: `postgresql://…`; empty for SQLite in the data folder.
         publishers: whose bundles are taken; empty for those of the last start.
         default_publisher: the key to trust at a first start without `publishers`.
+        drift_past: seconds that a device's own past lasts, by which its drift is measured.
     """
 
     data_dir: Path
@@ -70,6 +72,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     plain: bool = False
     names: Sequence[str] = ()
     database: str = ""
+    drift_past: float = DAY
 
 
 class Server:
@@ -149,7 +152,7 @@ class Server:
         def order(device: str, envelope: bytes) -> None:  # the tick calls this in its thread
             loop.call_soon_threadsafe(endpoint.publish, device, "desired", envelope)
 
-        controller = Controller(store, keyring.director, order)
+        controller = Controller(store, keyring.director, order, settings.drift_past)
         parts = Parts(
             store=store,
             keyring=keyring,

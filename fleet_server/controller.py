@@ -30,7 +30,7 @@ from fleet_server.records import (
 from fleet_server.rollout import Device, Member, Rollout, Strategy
 from fleet_server.rollout_rows import ENDED_BADLY, rollout_row
 from fleet_server.store import Store
-from fleet_server.views import RolloutRow
+from fleet_server.views import AlertRow, RolloutRow
 
 PAST_WINDOWS = 40
 
@@ -96,6 +96,11 @@ class Controller:
         """A rollout as pages and commands show it."""
         orders = self._store.assignments()
         return rollout_row(_read(record), {d.id: d for d in devices}, orders)
+
+    def rebaseline(self, alert: AlertRow, now: float) -> AlertRow:
+        """What an alert's devices look like now is how they shall look."""
+        with self._store.transaction():  # the tick, too, holds it: they take turns
+            return self._drift.rebaseline(alert, now)
 
     def drifting(self) -> Mapping[str, tuple[str, ...]]:
         """Device to the input channels that moved there, as last looked at."""

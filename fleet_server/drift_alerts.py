@@ -1,36 +1,66 @@
-"""From findings to alerts: one cause is opened once, kept up to date, closed when it is gone."""
+"""From stored windows to alerts: the shell around `decay` and `alert_life`.
 
-import hashlib
+One cause is opened once, kept up to date, and closed when it is gone. What is known of each device
+is saved now and then, with how far was read, so a restart goes on where the server stopped.
+"""
+
+import logging
 from collections.abc import Iterable, Mapping, Sequence
 from typing import get_args
 
 import msgspec
 
+from edge_sdk.errors import FormatError
 from edge_sdk.formats import to_json
-from fleet_server.decay import DAY, Finding, Kind, Place, Taken, Watch, findings
+from fleet_server import alert_life as life
+from fleet_server.decay import DAY, Finding, Kind, Place, State, Taken, Watch, findings
+from fleet_server.decay.keeping import pack, unpack
+from fleet_server.decay.layout import Group
+from fleet_server.fleet import alert_row
 from fleet_server.records import AlertRecord, BundleRecord, DeviceRecord
 from fleet_server.store import Store
 from fleet_server.views import AlertRow
 
+log = logging.getLogger("fleet_server.drift")
+
+Tails = dict[Group, list[float]]
 KINDS = get_args(Kind)
-GONE_AFTER = 10  # looks in a row without the finding
+SAVE_SECONDS = 3600.0
 
 
 class DriftAlerts:
-    """Follows the stored windows of every model and keeps the alerts about them."""
+    """Follows the stored windows of every model and keeps the alerts about them.
+
+    Args:
+        past_seconds: how long a device's own past lasts.
+    """
 
     def __init__(self, store: Store, past_seconds: float = DAY) -> None:
         self._store = store
         self._past_seconds = past_seconds
         self._watches: dict[str, Watch] = {}
-        self._read_to = 0
-        self._missing: dict[tuple[str, str], int] = {}
-        self._drifting: dict[str, tuple[str, ...]] = {}
+        self._states: dict[str, list[State]] = {}
+        self._missing: dict[str, int] = {}
+        self._saved_at: float | None = None
+        self._read_to = store.read_to()
+        for model, device, body in store.pasts():
+            self._restore(model, device, body)
+        for model, body in store.tails().items():
+            self._watch(model).restore_tails(msgspec.msgpack.decode(body, type=Tails))
 
     @property
     def drifting(self) -> Mapping[str, tuple[str, ...]]:
-        """Device to the input channels that moved there, as last looked at."""
-        return self._drifting
+        """Device to the channels that moved there, as last looked at."""
+        return {
+            s.device: tuple(m.channel for m in s.moved)
+            for states in self._states.values()
+            for s in states
+            if s.alarmed
+        }
+
+    def states(self, model: str) -> Sequence[State]:
+        """How each device of a model stands against its own past, as last looked at."""
+        return self._states.get(model, ())
 
     def look(
         self, devices: Iterable[DeviceRecord], bundles: Sequence[BundleRecord], now: float
@@ -38,20 +68,46 @@ class DriftAlerts:
         """Take in what arrived since the last look; returns whether an alert changed."""
         if not self._take_in({b.digest: b for b in bundles}):
             return False
-        fleet = list(devices)
-        changed = False
-        drifting: dict[str, tuple[str, ...]] = {}
+        fleet, changed = list(devices), False
         for model, watch in self._watches.items():
-            members = [d for d in fleet if d.running_model == model]
-            states = watch.states(
-                [Place(d.id, d.labels.get("site", ""), d.profile) for d in members]
-            )
-            drifting.update(
-                {s.device: tuple(m.channel for m in s.moved) for s in states if s.alarmed}
-            )
-            changed |= self._settle(model, findings(states), now)
-        self._drifting = drifting
+            places = [
+                Place(d.id, d.labels.get("site", ""), d.profile)
+                for d in fleet
+                if d.running_model == model
+            ]
+            self._states[model] = watch.states(places)
+            changed |= self._settle(model, findings(self._states[model]), now)
+        self._save(now)
         return changed
+
+    def rebaseline(self, alert: AlertRow, now: float) -> AlertRow:
+        """What the alert's devices look like now is how they shall look: their past starts anew."""
+        row = life.rebaselined(alert)
+        watch = self._watches.get(alert.scope.partition(" ")[0])
+        for device in alert.device_ids:
+            if watch is not None:
+                watch.rebaseline(device)
+        self._store.forget_pasts(alert.device_ids)
+        self._write(row, now, closed_at=now)
+        self._store.add_event(now, "operator", "alert re-baselined", row.title)
+        return row
+
+    def forget(self, device: str) -> None:
+        """Nothing of this device is kept."""
+        for watch in self._watches.values():
+            watch.forget(device)
+        self._store.forget_pasts([device])
+
+    def _restore(self, model: str, device: str, body: bytes) -> None:
+        try:
+            known = unpack(body)
+        except FormatError as error:
+            log.warning("%s of %s starts a new past: %s", device, model, error)
+            return
+        self._watch(model).restore(device, known)
+
+    def _watch(self, model: str) -> Watch:
+        return self._watches.setdefault(model, Watch(self._past_seconds))
 
     def _take_in(self, bundles: dict[str, BundleRecord]) -> bool:
         before = self._read_to
@@ -60,71 +116,67 @@ class DriftAlerts:
             window = stored.window
             bundle = bundles.get(window.digest)
             if bundle is not None and bundle.edges_id == window.edges_id:
-                watch = self._watches.setdefault(window.model, Watch(self._past_seconds))
                 budget = bundle.manifest.latency_budget_ms
-                watch.add(Taken(stored.device, stored.at, window, bundle.baseline, budget))
+                taken = Taken(stored.device, stored.at, window, bundle.baseline, budget)
+                self._watch(window.model).add(taken)
         return self._read_to > before
+
+    def _save(self, now: float) -> None:
+        if self._saved_at is not None and now - self._saved_at < SAVE_SECONDS:
+            return
+        self._saved_at = now
+        for model, watch in self._watches.items():
+            changed = {name: pack(watch.devices[name]) for name in watch.take_changed()}
+            changed[""] = msgspec.msgpack.encode(watch.scores())
+            self._store.save_pasts(model, changed, now)
+        self._store.save_read_to(self._read_to, now)
 
     def _settle(self, model: str, found: Sequence[Finding], now: float) -> bool:
         """Open, update or close the model's alerts so that they say what was found."""
-        known = {
-            (alert.kind, alert.scope): alert
+        known = [
+            alert_row(alert)
             for alert in self._store.alerts()
-            if alert.kind in KINDS and alert.state != "closed"
-        }
+            if alert.kind in KINDS
+            and alert.state not in life.OVER
+            and alert.scope.startswith(f"{model} ")
+        ]
         changed = False
         for finding in found:
-            scope = f"{model} {finding.scope}"
-            key: tuple[str, str] = (finding.kind, scope)
-            self._missing.pop(key, None)
-            changed |= self._keep(scope, finding, known.get(key), now)
-        here = {(finding.kind, f"{model} {finding.scope}") for finding in found}
-        for key, alert in known.items():
-            scope = alert.scope
-            if key in here or not scope.startswith(f"{model} "):
-                continue
-            self._missing[key] = self._missing.get(key, 0) + 1
-            if self._missing[key] >= GONE_AFTER:
-                del self._missing[key]
-                self._store.save_alert(
-                    msgspec.structs.replace(alert, state="closed", updated_at=now, closed_at=now)
-                )
-                self._store.add_event(now, "decay", "alert closed", scope)
+            alert = life.about(finding, known)
+            if alert is not None:
+                known.remove(alert)
+                self._missing.pop(alert.id, None)
+            changed |= self._keep(model, finding, alert, now)
+        for alert in known:
+            self._missing[alert.id] = self._missing.get(alert.id, 0) + 1
+            if self._missing[alert.id] >= life.GONE_AFTER:
+                del self._missing[alert.id]
+                self._write(life.closed(alert), now, closed_at=now)
+                self._store.add_event(now, "decay", "alert closed", alert.title)
                 changed = True
         return changed
 
-    def _keep(self, scope: str, finding: Finding, known: AlertRecord | None, now: float) -> bool:
-        opened = known.opened_at if known else now
-        alert_id = known.id if known else _alert_id(f"{finding.kind} {scope}", now)
-        row = AlertRow(
-            id=alert_id,
-            state=known.state if known else "open",
-            severity=finding.severity,
-            kind=finding.kind,
-            scope=scope,
-            title=finding.title,
-            detail=finding.detail,
-            opened_at=opened,
-            devices=len(finding.devices),
-        )
-        document = to_json(row)
-        if known and known.document == document:
-            return False
-        self._store.save_alert(
-            AlertRecord(
-                id=alert_id,
-                state=row.state,
-                scope=scope,
-                kind=finding.kind,
-                document=document,
-                opened_at=opened,
-                updated_at=now,
-            )
-        )
+    def _keep(self, model: str, finding: Finding, known: AlertRow | None, now: float) -> bool:
         if known is None:
+            self._write(life.opened(model, finding, now), now)
             self._store.add_event(now, "decay", "alert opened", finding.title)
+            return True
+        row = life.told(known, model, finding, now)
+        if row == known:
+            return False
+        self._write(row, now)
         return True
 
-
-def _alert_id(scope: str, now: float) -> str:
-    return "a" + hashlib.sha256(f"{scope}/{now}".encode()).hexdigest()[:6]
+    def _write(self, row: AlertRow, now: float, closed_at: float | None = None) -> None:
+        self._store.save_alert(
+            AlertRecord(
+                id=row.id,
+                state=row.state,
+                scope=row.scope,
+                kind=row.kind,
+                document=to_json(row),
+                opened_at=row.opened_at,
+                updated_at=now,
+                closed_at=closed_at,
+            )
+        )

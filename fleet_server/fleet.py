@@ -5,6 +5,7 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 
 import msgspec
 
+from fleet_server.alert_life import OVER
 from fleet_server.records import (
     AlertRecord,
     BundleRecord,
@@ -26,6 +27,7 @@ from fleet_server.views import (
 SHORTEST_PERIOD = 5.0
 PERIOD_OF_SILENT = 30.0
 CLOSED_SHOWN = ROLLOUTS_SHOWN = 20
+SEVERITIES = ("critical", "warning", "info")
 HEALTHS: tuple[Health, ...] = ("live", "late", "offline", "new")
 
 Describe = Callable[[RolloutRecord, list[DeviceRecord]], RolloutRow]
@@ -113,13 +115,25 @@ def version_rows(
 
 
 def alert_rows(alerts: Sequence[AlertRecord]) -> tuple[AlertRow, ...]:
-    """What is open or acknowledged, then the newest of what is over."""
-    rows = [
-        msgspec.structs.replace(msgspec.json.decode(a.document, type=AlertRow), state=a.state)
-        for a in alerts
-    ]
-    over = [row for row in rows if row.state == "closed"]
-    return (*(row for row in rows if row.state != "closed"), *over[:CLOSED_SHOWN])
+    """What needs a person, the costliest first, then the newest of what is over."""
+    rows = [alert_row(alert) for alert in alerts]
+    over = [row for row in rows if row.state in OVER]
+    live = [row for row in rows if row.state not in OVER]
+    return (*sorted(live, key=_urgency), *over[:CLOSED_SHOWN])
+
+
+def alert_row(alert: AlertRecord) -> AlertRow:
+    """One alert as pages and commands show it."""
+    row = msgspec.json.decode(alert.document, type=AlertRow)
+    return msgspec.structs.replace(row, state=alert.state)
+
+
+def _urgency(row: AlertRow) -> tuple[bool, int, float]:
+    return (
+        row.state == "muted",
+        SEVERITIES.index(row.severity),
+        -(row.loss or 0.0) * row.devices,
+    )
 
 
 class _Look:

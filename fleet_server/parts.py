@@ -11,7 +11,7 @@ from fleet_server.keyring import Keyring
 from fleet_server.records import DeviceRecord, RolloutRecord
 from fleet_server.registry import Registry
 from fleet_server.store import Store
-from fleet_server.views import Overview, RolloutRow
+from fleet_server.views import AlertRow, Overview, RolloutRow
 
 
 class Controls(Protocol):
@@ -19,6 +19,7 @@ class Controls(Protocol):
 
     def create(self, model: str, version: str, strategy: Mapping[str, Any], now: float) -> str: ...
     def abort(self, rollout_id: str, now: float) -> None: ...
+    def rebaseline(self, alert: AlertRow, now: float) -> AlertRow: ...
 
 
 class Parts(msgspec.Struct, frozen=True, kw_only=True):

@@ -1,7 +1,5 @@
 """Rows of the server's database as plain values: what `Store` takes and gives."""
 
-from typing import Literal
-
 import msgspec
 
 from edge_sdk.bundle import Manifest
@@ -9,8 +7,7 @@ from edge_sdk.messages import Phase, Window
 from edge_sdk.sketch import Baseline
 from fleet_server.access import Role, Scope
 from fleet_server.rollups import Slice, Sums
-
-AlertState = Literal["open", "acknowledged", "closed"]
+from fleet_server.views import AlertState
 
 
 class EnrolmentKey(msgspec.Struct, frozen=True, kw_only=True):

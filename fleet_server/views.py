@@ -7,6 +7,7 @@ from typing import Literal
 
 import msgspec
 
+AlertState = Literal["open", "acknowledged", "muted", "re-baselined", "closed"]
 Health = Literal["live", "late", "offline", "new", "revoked"]
 
 
@@ -95,10 +96,20 @@ class RolloutRow(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class AlertRow(msgspec.Struct, frozen=True, kw_only=True):
-    """One cause, told once."""
+    """One cause, told once.
+
+    Attributes:
+        devices, of: how many devices show it, of how many in its scope.
+        cause, action: what kind of thing is to blame, and what to do about it.
+        loss: estimated loss of accuracy on these devices, 0..1; None if it can't be told.
+        since: when the first of them began to move, Unix seconds.
+        versions: what runs on them.
+        channels: what moved, most first.
+        muted_until: Unix seconds, while it is muted.
+    """
 
     id: str
-    state: Literal["open", "acknowledged", "closed"]
+    state: AlertState
     severity: Literal["info", "warning", "critical"]
     kind: str
     scope: str
@@ -106,6 +117,15 @@ class AlertRow(msgspec.Struct, frozen=True, kw_only=True):
     detail: str
     opened_at: float
     devices: int
+    of: int = 0
+    cause: str = ""
+    action: str = ""
+    loss: float | None = None
+    since: float | None = None
+    versions: tuple[str, ...] = ()
+    channels: tuple[str, ...] = ()
+    device_ids: tuple[str, ...] = ()
+    muted_until: float | None = None
 
 
 class EventRow(msgspec.Struct, frozen=True, kw_only=True):

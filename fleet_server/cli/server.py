@@ -18,6 +18,7 @@ from fleet_server.cli.asking import asks
 from fleet_server.cli.places import default_data_dir, default_publisher
 from fleet_server.client import Client
 from fleet_server.data_dir import Running
+from fleet_server.decay import DAY
 from fleet_server.keyring import Keyring
 from fleet_server.store.engines import has_password
 
@@ -87,6 +88,15 @@ def _no_password_in_argv(ctx: click.Context, option: click.Parameter, url: str) 
     "[default: SQLite in the data folder]",
     callback=_no_password_in_argv,
 )
+@click.option(
+    "--drift-past",
+    type=click.FloatRange(min=1.0),
+    default=DAY,
+    show_default="a day",
+    metavar="SECONDS",
+    help="How much of a device's first time is the past that its drift is measured by; "
+    "a short one is for trials.",
+)
 def run(  # noqa: PLR0913 - one argument an option
     data_dir: Path,
     host: str,
@@ -95,6 +105,7 @@ def run(  # noqa: PLR0913 - one argument an option
     publishers: tuple[Path, ...],
     names: tuple[str, ...],
     database: str,
+    drift_past: float,
     *,
     tls: bool,
     plain: bool,
@@ -113,6 +124,7 @@ def run(  # noqa: PLR0913 - one argument an option
         plain=plain,
         names=names,
         database=database,
+        drift_past=drift_past,
     )
     if tls and plain:
         raise InvalidInputError("--tls and --plain contradict each other: give one")

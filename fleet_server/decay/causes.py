@@ -29,6 +29,7 @@ Severity = Literal["info", "warning", "critical"]
 KINDS: tuple[Kind, ...] = get_args(Kind)
 LOSS_WARNING, LOSS_CRITICAL = 0.02, 0.10
 HARDWARE = (LATENCY, MEMORY, ERRORS, DROPPED)
+ALONE = 1  # units that a device alone must last, for its site to show whether it is alone
 SOON = 12  # units after a new version within which what begins is blamed on it
 MISSING = 0.02  # share of missing values that is a broken schema rather than another distribution
 
@@ -133,7 +134,7 @@ def _places(kind: Kind, everyone: Sequence[State]) -> list[tuple[str, list[State
     places = [(f"site={site}", moved[site], len(sites[site])) for site in sorted(whole)]
     if kind == "distribution skew":
         return places  # one device that differs from the training data is a device, not a cause
-    alone = [s for s in sounded if s.site not in whole]
+    alone = [s for s in sounded if s.site not in whole and s.lasted >= ALONE]
     return places + [(f"device={s.device}", [s], 1) for s in alone]
 
 

@@ -33,7 +33,7 @@ class Tail:
 
     def p_value(self, score: float) -> float:
         """The chance that a clean window gives this score or a larger one; 1 without a null."""
-        if len(self.scores) < FEWEST:
+        if len(self.scores) < FEWEST or not score:
             return 1.0
         share, start, scale, shape = self._fitted()
         if score <= start:

@@ -14,6 +14,7 @@ from edge_sdk.sketch import Baseline, Floats, bins
 
 Group = Literal["inputs", "answers"]
 GROUPS: tuple[Group, ...] = get_args(Group)
+PREFIX: dict[Group, str] = {"inputs": "input.", "answers": "output."}
 SCHEMA, ERRORS, DROPPED, MEMORY, LATENCY = "schema", "errors", "dropped", "memory_mb", "latency_ms"
 MIN_SD = 1e-9
 SHIFT_FLOOR = 0.3  # of the training's standard deviation
@@ -83,7 +84,7 @@ def layout_of(window: Window, baseline: Baseline, group: Group, budget_ms: float
     known = {
         name: channel
         for name, channel in sorted(baseline.channels.items())
-        if name in window.channels and name.startswith("input.") == (group == "inputs")
+        if name in window.channels and name.startswith(PREFIX[group])
     }
     units = [c.sd if c.kind == "numeric" and c.sd > MIN_SD else 0.0 for c in known.values()]
     if group == "inputs":

@@ -26,6 +26,7 @@ LAG = 6  # windows that a window waits before it is learnt
 HOURS = 24
 RHYTHM_MEMORY = 7  # days over which an hour's deviation is averaged
 VARIATION_DAYS, LEVEL_DAYS = 3.0, 14.0  # time constants of what is learnt
+STRANGE_DAYS = 2.0  # days after which a device's own variation counts as much as that of others
 DAY = 86400.0
 DISTANCE_FLOOR = 0.1  # of the Jensen-Shannon distance, beyond what is normal
 MISSING_FLOOR = 0.02  # of the rows
@@ -56,6 +57,8 @@ class Normal(msgspec.Struct, eq=False):
         rhythm: deviation from the level by hour of day (24, features); `days` how often learnt.
         variance: of a window's features around what was expected (features,).
         rows: of a usual window.
+        day: seconds that count as a day in how fast is learnt.
+        age: days learnt from.
     """
 
     level: Floats
@@ -64,28 +67,39 @@ class Normal(msgspec.Struct, eq=False):
     days: Floats
     variance: Floats
     rows: float
+    day: float = DAY
+    age: float = 1.0
 
     def expected(self, hour: int) -> Floats:
         """The features of a clean window at this hour; an hour seen once counts by half."""
         seen = self.days[hour] / (self.days[hour] + 1.0)
         return np.asarray(self.level + self.rhythm[hour] * seen)
 
-    def scores(self, seen: Seen) -> Floats:
-        """How many of its usual deviations each feature is off; a short window may be off more."""
+    def scores(self, seen: Seen, others: Floats | None = None) -> Floats:
+        """How many of its usual deviations each feature is off.
+
+        A few days of one device tell little about its variation, so that of the `others` like it
+        counts too, the less the longer it is known. A short window may be off more.
+        """
+        variance = self.variance
+        if others is not None:
+            known = self.age / (self.age + STRANGE_DAYS)
+            variance = known * variance + (1 - known) * others
         short = max(0.0, 1.0 / max(seen.rows, 1.0) - 1.0 / self.rows)
         off = seen.values - self.expected(seen.hour)
-        return np.asarray(off / np.sqrt(_with_shifts(self.variance) + short))
+        return np.asarray(off / np.sqrt(_with_shifts(variance) + short))
 
     def learn(self, seen: Seen, floors: Floats) -> None:
         """Move slowly towards a clean window; the level stays near where it began."""
         usual = np.sqrt(self.variance)
         off = np.clip(seen.values - self.expected(seen.hour), -4 * usual, 4 * usual)
         self.variance = np.maximum(
-            self.variance + _rate(seen.seconds, VARIATION_DAYS) * (off**2 - self.variance),
+            self.variance + self._rate(seen, VARIATION_DAYS) * (off**2 - self.variance),
             np.square(LEAST_VARIATION * floors),
         )
-        level = self.level + _rate(seen.seconds, LEVEL_DAYS) * off
+        level = self.level + self._rate(seen, LEVEL_DAYS) * off
         self.level = np.clip(level, self.first - floors, self.first + floors)
+        self.age += seen.seconds / self.day
         self.learn_rhythm(seen)
 
     def learn_rhythm(self, seen: Seen) -> None:
@@ -94,6 +108,9 @@ class Normal(msgspec.Struct, eq=False):
         self.days[seen.hour] += lesson
         away = np.clip(seen.values - self.level, -most, most) - self.rhythm[seen.hour]
         self.rhythm[seen.hour] += away * lesson / min(self.days[seen.hour], RHYTHM_MEMORY)
+
+    def _rate(self, seen: Seen, days: float) -> float:
+        return min(seen.seconds / (days * self.day), 1 / 32)
 
 
 def features(counts: Counts, reference: Counts, units: Floats) -> Floats:
@@ -113,7 +130,7 @@ def feature_floors(shift_floors: Floats) -> Floats:
     )
 
 
-def first_normal(seen: Sequence[Seen], floors: Floats) -> tuple[Normal, list[float]]:
+def first_normal(seen: Sequence[Seen], floors: Floats, day: float) -> tuple[Normal, list[float]]:
     """What a past says is normal, and the persistent scores of its own windows.
 
     Each window is scored against the past without the block around it, in order, so the scores are
@@ -139,6 +156,7 @@ def first_normal(seen: Sequence[Seen], floors: Floats) -> tuple[Normal, list[flo
         days=np.zeros(HOURS),
         variance=np.maximum(values.var(axis=0, ddof=1), least),
         rows=float(np.median([s.rows for s in seen])),
+        day=day,
     )
     for one in seen:
         normal.learn_rhythm(one)
@@ -162,7 +180,3 @@ def _with_shifts(variance: Floats) -> Floats:
     whole = variance.copy()
     whole[size : 2 * size] += variance[:size] / (8 * math.log(2))
     return whole
-
-
-def _rate(seconds: float, days: float) -> float:
-    return min(seconds / (days * DAY), 1 / 32)

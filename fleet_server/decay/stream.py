@@ -1,6 +1,5 @@
 """The channels of one device in time: windows in, scores against its own past out. Pure."""
 
-from collections import deque
 from collections.abc import Sequence
 
 import msgspec
@@ -65,8 +64,8 @@ class Past(msgspec.Struct, frozen=True, eq=False):
     floors: Floats
     normal: Normal
 
-    def scores(self, recent: Sequence[Seen]) -> Floats:
-        return np.array([self.normal.scores(seen) for seen in recent])
+    def scores(self, recent: Sequence[Seen], others: Floats | None) -> Floats:
+        return np.array([self.normal.scores(seen, others) for seen in recent])
 
 
 class Stream(msgspec.Struct, eq=False):
@@ -81,6 +80,8 @@ class Stream(msgspec.Struct, eq=False):
         waiting: windows to be learnt once they are old enough, with their persistent score.
         moved: channels that stand out now, most first; `since` when that began, Unix seconds.
         alarmed: whether that is enough for an alarm, which `Watch` decides; nothing is learnt then.
+        lasted: units that it has been so since.
+        others: how much the features of devices like this one vary.
     """
 
     layout: Layout
@@ -90,10 +91,12 @@ class Stream(msgspec.Struct, eq=False):
     first: list[tuple[Seen, Counts]] = []
     past: Past | None = None
     recent: list[tuple[float, Seen, Counts]] = []
-    waiting: deque[tuple[Seen, float]] = msgspec.field(default_factory=deque)
+    waiting: list[tuple[Seen, float]] = []
     moved: tuple[Movement, ...] = ()
     since: float | None = None
     alarmed: bool = False
+    lasted: int = 0
+    others: Floats | None = None
 
     def add(self, counts: Counts, at: float, seconds: float) -> list[float]:
         """Take a window in; gives scores that are known to be clean, for the fleet's null."""
@@ -120,6 +123,7 @@ class Stream(msgspec.Struct, eq=False):
         self.recent = [*self.recent[1 - PERSIST :], (at, seen, unit)]
         self.moved = self._movements(self.past)
         self.since = (self.since or self.recent[1][0]) if self.moved else None
+        self.lasted = self.lasted + 1 if self.alarmed else 0
         return self._learn(self.past, seen)
 
     def _begin(self) -> list[float]:
@@ -133,7 +137,7 @@ class Stream(msgspec.Struct, eq=False):
             msgspec.structs.replace(seen, values=features(unit, whole - unit, units))
             for seen, unit in self.first
         ]
-        normal, scores = first_normal(past, floors)
+        normal, scores = first_normal(past, floors, self.past_seconds)
         self.past = Past(whole, units, floors, normal)
         self.recent = [
             (at, seen, unit)
@@ -147,17 +151,19 @@ class Stream(msgspec.Struct, eq=False):
         if self.alarmed:
             self.waiting.clear()
             return []
-        self.waiting.append((seen, persistent(past.scores([s for _, s, _ in self.recent]))))
+        self.waiting.append(
+            (seen, persistent(past.scores([s for _, s, _ in self.recent], self.others)))
+        )
         if len(self.waiting) <= LAG:
             return []
-        old, score = self.waiting.popleft()
+        old, score = self.waiting.pop(0)
         past.normal.learn(old, past.floors)
         return [score]
 
     def _movements(self, past: Past) -> tuple[Movement, ...]:
         """Channels that two of the last three windows show moved, and by enough; most first."""
         recent = [seen for _, seen, _ in self.recent]
-        scores = np.median(past.scores(recent), axis=0)
+        scores = np.median(past.scores(recent, self.others), axis=0)
         off = np.median([s.values - past.normal.expected(s.hour) for s in recent], axis=0)
         size = len(self.layout.names)
         off[size : 2 * size] = np.maximum(off[size : 2 * size], 0.0)  # nearer than usual is no harm

@@ -1,6 +1,6 @@
 """Every device of one model against its own past; who stands out now, and by what. Pure."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 
 import msgspec
 import numpy as np
@@ -52,7 +52,7 @@ class State(msgspec.Struct, frozen=True, kw_only=True):
 
     Attributes:
         judged: whether the past of its inputs is complete.
-        alarmed: whether it stands out, false alarms controlled.
+        alarmed: whether it stands out, false alarms controlled; for so many units `lasted`.
         moved: channels that moved, whether or not that is enough for an alarm; most first.
         since: when that began, Unix seconds; None if nothing moved.
         skewed: how its first day differed from the training data.
@@ -66,6 +66,7 @@ class State(msgspec.Struct, frozen=True, kw_only=True):
     profile: str = ""
     judged: bool = False
     alarmed: bool = False
+    lasted: int = 0
     moved: tuple[Movement, ...] = ()
     since: float | None = None
     skewed: tuple[Movement, ...] = ()
@@ -81,6 +82,7 @@ class Device(msgspec.Struct, eq=False):
     Attributes:
         keys: what a stream's past belongs to: the input edges, the bundle's digest. Another key
             starts a new past.
+        accepted: a person said that it may differ from the training data.
     """
 
     streams: dict[Group, Stream] = {}
@@ -88,7 +90,8 @@ class Device(msgspec.Struct, eq=False):
     skewed: tuple[Movement, ...] = ()
     version: str = ""
     version_since: float | None = None
-    baseline: Baseline | None = None
+    digest: str = ""
+    accepted: bool = False
 
 
 class Watch:
@@ -102,7 +105,10 @@ class Watch:
     def __init__(self, past_seconds: float = DAY) -> None:
         self._past_seconds = past_seconds
         self.devices: dict[str, Device] = {}
+        self._changed: set[str] = set()
+        self._unjudged: set[str] = set()
         self._input_keys: dict[str, str] = {}
+        self._baselines: dict[str, Baseline] = {}
         self.tails: dict[Group, Tail] = {group: Tail() for group in GROUPS}
 
     def add(self, taken: Taken) -> None:
@@ -110,28 +116,55 @@ class Watch:
         window = taken.window
         if window.rows < 1 and not window.skew:
             return
+        if taken.device in self._unjudged:  # catching up: no window may be learnt unjudged
+            self._judge()
+        self._unjudged.add(taken.device)
         device = self.devices.setdefault(taken.device, Device())
         if device.version != window.version:
             device.version_since = taken.at if device.version else None
             device.version = window.version
-        device.baseline = taken.baseline
+        device.digest = window.digest
+        self._baselines[window.digest] = taken.baseline
+        self._changed.add(taken.device)
         for group in GROUPS:
             stream = self._stream(device, group, taken)
             fresh = stream.past is None
             counts = counts_of(window, stream.layout)
             self.tails[group].add(stream.add(counts, taken.at, window.seconds))
-            if fresh and stream.past is not None and group == "inputs":
+            if fresh and stream.past and group == "inputs" and not device.accepted:
                 device.skewed = stream.skews(baseline_counts(taken.baseline, stream.layout))
+
+    def restore(self, name: str, device: Device) -> None:
+        """Go on with what was known of a device."""
+        self.devices[name] = device
+
+    def scores(self) -> dict[Group, list[float]]:
+        """The scores of clean windows, newest last."""
+        return {group: list(tail.scores) for group, tail in self.tails.items()}
+
+    def restore_tails(self, scores: Mapping[Group, list[float]]) -> None:
+        for group, kept in scores.items():
+            self.tails[group].add(kept)
+
+    def take_changed(self) -> list[str]:
+        """Devices that took a window in since the last call."""
+        changed = [name for name in self._changed if name in self.devices]
+        self._changed.clear()
+        return changed
 
     def forget(self, device: str) -> None:
         """Nothing of this device is kept; what it adds from now on starts a new past."""
         self.devices.pop(device, None)
 
+    def rebaseline(self, device: str) -> None:
+        """What the device looks like from now on is how it shall look."""
+        self.devices[device] = Device(accepted=True)
+        self._changed.add(device)
+
     def states(self, places: Iterable[Place]) -> list[State]:
         """How each device stands against its own past."""
-        members = list(places)
-        self._judge([place.device for place in members])
-        return [self._state(place) for place in members]
+        self._judge()
+        return [self._state(place) for place in places]
 
     def _stream(self, device: Device, group: Group, taken: Taken) -> Stream:
         key = self._input_key(taken) if group == "inputs" else taken.window.digest
@@ -153,13 +186,26 @@ class Watch:
             self._input_keys[digest] = sha256(msgspec.msgpack.encode(channels))
         return self._input_keys[digest]
 
-    def _judge(self, names: list[str]) -> None:
+    def _compare(self) -> None:
+        """Tell every stream how much those with the same channels vary."""
+        alike: dict[tuple[Group, str], list[Stream]] = {}
+        for device in self.devices.values():
+            for group, stream in device.streams.items():
+                if stream.past is not None:
+                    alike.setdefault((group, device.keys[group]), []).append(stream)
+        for streams in alike.values():
+            usual = np.mean([s.past.normal.variance for s in streams if s.past], axis=0)
+            for stream in streams:
+                stream.others = usual
+
+    def _judge(self) -> None:
         """Sound or end alarms: Benjamini-Hochberg over everything that is followed."""
+        self._unjudged.clear()
+        self._compare()
         p_values: dict[tuple[str, Group], float] = {}
         lengths: list[float] = []
-        for name in names:
-            device = self.devices.get(name)
-            for group, stream in device.streams.items() if device else ():
+        for name, device in self.devices.items():
+            for group, stream in device.streams.items():
                 if stream.past is None:
                     continue
                 lengths.append(stream.recent[-1][1].seconds)
@@ -192,21 +238,22 @@ class Watch:
             profile=place.profile,
             judged="inputs" in streams and streams["inputs"].past is not None,
             alarmed=any(s.alarmed for s in streams.values()),
+            lasted=max((s.lasted for s in streams.values()), default=0),
             moved=tuple(moved),
             since=min(since, default=None),
             skewed=device.skewed,
             version=device.version,
             version_since=device.version_since,
-            accuracy_change=_accuracy_change(device),
+            accuracy_change=_accuracy_change(device, self._baselines.get(device.digest)),
             unit_seconds=max(
                 (s.recent[-1][1].seconds for s in streams.values() if s.recent), default=0.0
             ),
         )
 
 
-def _accuracy_change(device: Device) -> float | None:
+def _accuracy_change(device: Device, baseline: Baseline | None) -> float | None:
     """Estimated accuracy of the last windows minus that of the past (or of the held-out rows)."""
-    stream, baseline = device.streams.get("answers"), device.baseline
+    stream = device.streams.get("answers")
     if stream is None or baseline is None or CONFIDENCE not in stream.layout.names:
         return None
     if not stream.recent:

@@ -8,13 +8,13 @@ from edge_sdk.formats import from_json, to_json
 from edge_sdk.sketch import Baseline
 from fleet_server.records import (
     AlertRecord,
-    AlertState,
     BundleRecord,
     DecisionRecord,
     RolloutRecord,
 )
 from fleet_server.store import tables
 from fleet_server.store.people import People
+from fleet_server.views import AlertState
 
 
 class Control(People):

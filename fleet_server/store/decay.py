@@ -1,10 +1,10 @@
 """What is known about decay: roll-ups by hour and day, and labels."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import msgspec
-from sqlalchemy import ColumnElement, and_, insert, or_, select, update
+from sqlalchemy import ColumnElement, and_, delete, insert, or_, select, update
 
 from edge_sdk.formats import from_msgpack, to_msgpack
 from fleet_server.labels import Label
@@ -90,6 +90,49 @@ class Decay(Database):
                 )
                 for row in c.execute(wanted)
             ]
+
+    def pasts(self) -> Iterator[tuple[str, str, bytes]]:
+        """Model, device and what is known of it, as it was saved."""
+        table = tables.pasts
+        with self._read() as c:
+            for row in c.execute(select(table).where(table.c.device != "")):
+                yield row.model, row.device, row.body
+
+    def save_pasts(self, model: str, bodies: Mapping[str, bytes], at: float) -> None:
+        rows = [
+            {"model": model, "device": device, "body": body, "updated_at": at}
+            for device, body in bodies.items()
+        ]
+        new = self._upsert(tables.pasts)
+        newest = {"body": new.excluded.body, "updated_at": new.excluded.updated_at}
+        statement = new.on_conflict_do_update(index_elements=["model", "device"], set_=newest)
+        if rows:
+            with self._write() as c:
+                c.execute(statement, rows)
+
+    def forget_pasts(self, devices: Sequence[str]) -> None:
+        table = tables.pasts
+        with self._write() as c:
+            for start in range(0, len(devices), BATCH):
+                chunk = devices[start : start + BATCH]
+                c.execute(delete(table).where(table.c.device.in_(chunk)))
+
+    def tails(self) -> dict[str, bytes]:
+        """By model, how large scores get while nothing is wrong, as it was saved."""
+        table = tables.pasts
+        with self._read() as c:
+            rows = c.execute(select(table).where(table.c.device == "", table.c.model != ""))
+            return {row.model: row.body for row in rows}
+
+    def read_to(self) -> int:
+        """The id of the last window that is in the saved pasts."""
+        table = tables.pasts
+        with self._read() as c:
+            row = c.execute(select(table.c.body).where(table.c.model == "")).first()
+        return int.from_bytes(row.body, "big") if row else 0
+
+    def save_read_to(self, window: int, at: float) -> None:
+        self.save_pasts("", {"": window.to_bytes(8, "big")}, at)
 
     def add_labels(self, labels: Sequence[Label], now: float) -> int:
         """Keep labels; a later one for the same row of a device replaces the earlier.

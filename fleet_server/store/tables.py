@@ -190,6 +190,15 @@ rollups = Table(
     Index("rollups_by_model", "model", "span", "start"),
 )
 
+pasts = Table(
+    "pasts",
+    metadata,
+    *_all(Text, "model", "device"),
+    *_all(LargeBinary, "body"),
+    *_all(Float, "updated_at"),
+    PrimaryKeyConstraint("model", "device"),
+)
+
 labels = Table(
     "labels",
     metadata,
