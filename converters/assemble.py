@@ -73,11 +73,13 @@ def build(
         **input_channels(identity.input, rows.held_x),
         **answer_channels(made.answers.scores, identity.scores),
     }
-    right = made.answers.scores.argmax(axis=1) == rows.held_y
+    right = None
+    if identity.scores in ("probabilities", "logits"):
+        right = (made.answers.scores.argmax(axis=1) == rows.held_y).astype(np.float64)
     members = {
         MODEL: made.model,
         GOLDEN: encode_golden(golden),
-        BASELINE: to_json(make_baseline(columns, identity.labels, right.astype(np.float64))),
+        BASELINE: to_json(make_baseline(columns, identity.labels, right)),
         CARD: render(manifest, made.measurement.facts, len(made.model)).encode(),
     }
     return manifest, pack(manifest, members, key)
