@@ -10,6 +10,7 @@ from edge_sdk.bundle import MAX_BUNDLE
 from edge_sdk.errors import InvalidInputError
 from fleet_server.answers import NotFoundError, answer, read_body, read_json
 from fleet_server.api_alerts import alert_routes
+from fleet_server.api_drift import drift_routes
 from fleet_server.api_people import people_routes
 from fleet_server.api_types import (
     Created,
@@ -40,6 +41,7 @@ def operator_router(parts: Parts) -> APIRouter:
     _rollouts(router, parts)
     _changing(router, parts)
     alert_routes(router, parts)
+    drift_routes(router, parts)
     people_routes(router, parts)
     return router
 

@@ -22,7 +22,7 @@ def alert_routes(router: APIRouter, parts: Parts) -> None:
     """`/alerts` and what can be done with one."""
 
     async def change(alert_id: str, how: Callable[[AlertRow], AlertRow]) -> Response:
-        row = await run_in_threadpool(_change, parts, alert_id, how)
+        row = await run_in_threadpool(change_alert, parts, alert_id, how)
         parts.changed()
         return answer(row)
 
@@ -50,7 +50,8 @@ def alert_routes(router: APIRouter, parts: Parts) -> None:
         return await change(alert_id, lambda row: parts.controls.rebaseline(row, now))
 
 
-def _change(parts: Parts, alert_id: str, how: Callable[[AlertRow], AlertRow]) -> AlertRow:
+def change_alert(parts: Parts, alert_id: str, how: Callable[[AlertRow], AlertRow]) -> AlertRow:
+    """Do something with an alert. Raises NotFoundError, or what `how` raises."""
     with parts.store.transaction():
         found = next((alert for alert in parts.store.alerts() if alert.id == alert_id), None)
         if found is None:

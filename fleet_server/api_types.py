@@ -44,6 +44,13 @@ class NewEnrolmentKey(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     device: str = ""
 
 
+class LabelsTaken(msgspec.Struct, frozen=True):
+    """How many rows were labelled for the first time, and how many anew."""
+
+    new: int
+    replaced: int
+
+
 class Mute(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """For how long nothing is said of an alert."""
 

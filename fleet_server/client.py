@@ -16,7 +16,9 @@ from fleet_server.api_types import (
     AuditRow,
     Created,
     EnrolmentToken,
+    LabelsTaken,
     Me,
+    Mute,
     NewPassword,
     NewRole,
     NewToken,
@@ -27,6 +29,8 @@ from fleet_server.api_types import (
     TokenText,
     UserRow,
 )
+from fleet_server.drift_views import DriftReport
+from fleet_server.labels import Label
 from fleet_server.views import AlertRow, DeviceRow, Overview, RolloutRow, VersionRow
 
 T = TypeVar("T")
@@ -105,6 +109,26 @@ class Client:
     def readmit(self, device: str) -> DeviceRow:
         """Let a revoked device in again."""
         return self._post(f"devices/{_part(device)}/readmit", b"", DeviceRow)
+
+    def mute(self, alert: str, hours: float) -> AlertRow:
+        """Say nothing of an alert for some hours."""
+        return self._post(f"alerts/{_part(alert)}/mute", msgspec.json.encode(Mute(hours)), AlertRow)
+
+    def rebaseline(self, alert: str) -> AlertRow:
+        """What an alert's devices look like now is how they shall look."""
+        return self._post(f"alerts/{_part(alert)}/rebaseline", b"", AlertRow)
+
+    def drift(self, model: str, hours: float) -> DriftReport:
+        """How a model fared in the last hours."""
+        return self._get(f"drift/{_part(model)}?hours={hours}", DriftReport)
+
+    def drift_page(self, model: str, hours: float) -> bytes:
+        """The same as a page that needs nothing else."""
+        return self._bytes("GET", f"drift/{_part(model)}/page?hours={hours}", b"")
+
+    def add_labels(self, labels: Sequence[Label]) -> LabelsTaken:
+        """What was right for some rows; all are kept, or none."""
+        return self._post("labels", msgspec.json.encode(labels), LabelsTaken)
 
     def acknowledge(self, alert: str) -> AlertRow:
         return self._post(f"alerts/{_part(alert)}/acknowledge", b"", AlertRow)

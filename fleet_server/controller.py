@@ -17,7 +17,7 @@ from edge_sdk.formats import from_json, to_json
 from edge_sdk.messages import Assignment, sign_assignment
 from edge_sdk.signing import SigningKey
 from fleet_server import rollout as rules
-from fleet_server.decay import DAY
+from fleet_server.decay import DAY, State
 from fleet_server.drift_alerts import DriftAlerts
 from fleet_server.evidence import WORSE_IF_HIGHER, Arm, Metric, Point
 from fleet_server.records import (
@@ -96,6 +96,10 @@ class Controller:
         """A rollout as pages and commands show it."""
         orders = self._store.assignments()
         return rollout_row(_read(record), {d.id: d for d in devices}, orders)
+
+    def drift_states(self, model: str) -> Sequence[State]:
+        """How each device of a model stands against its own past, as last looked at."""
+        return self._drift.states(model)
 
     def rebaseline(self, alert: AlertRow, now: float) -> AlertRow:
         """What an alert's devices look like now is how they shall look."""

@@ -79,6 +79,23 @@ def counted(labels: Iterable[Label]) -> dict[str, Counted]:
     return {version: Counted(right[version], n) for version, n in rows.items()}
 
 
+def calibration_error(labels: Iterable[Label]) -> float | None:
+    """Mean gap between confidence and share of right answers over ten bins of confidence.
+
+    Expected calibration error (Naeini et al., AAAI 2015); None without labelled confidences.
+    """
+    bins: dict[int, list[tuple[float, bool]]] = {}
+    for label in labels:
+        if label.confidence is not None and label.predicted:
+            one = (label.confidence, label.predicted == label.label)
+            bins.setdefault(min(int(label.confidence * 10), 9), []).append(one)
+    rows = sum(len(found) for found in bins.values())
+    if not rows:
+        return None
+    gaps = [abs(sum(c - right for c, right in found)) for found in bins.values()]
+    return sum(gaps) / rows
+
+
 def wilson(count: Counted, z: float = 1.96) -> tuple[float, float]:
     """Wilson's interval of a share (E. B. Wilson, JASA 22, 1927); (0, 1) without rows.
 

@@ -15,6 +15,7 @@ from fleet_server.api_types import (
     AuditPage,
     Created,
     EnrolmentToken,
+    LabelsTaken,
     Me,
     Mute,
     NewEnrolmentKey,
@@ -29,6 +30,8 @@ from fleet_server.api_types import (
     TokenText,
     UserRow,
 )
+from fleet_server.drift_views import DriftReport
+from fleet_server.labels import Label
 from fleet_server.views import AlertRow, DeviceRow, Overview, RolloutRow, VersionRow
 
 _REF = "#/components/schemas/{name}"
@@ -39,10 +42,13 @@ _KINDS = (
     CertificateRequest,
     Created,
     DeviceRow,
+    DriftReport,
     EnrolAnswer,
     EnrolRequest,
     EnrolmentToken,
+    Label,
     Me,
+    LabelsTaken,
     Mute,
     NewEnrolmentKey,
     NewPassword,

@@ -1,11 +1,12 @@
 """What the server's HTTP side is made of, and what it expects of the controller."""
 
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Any, Protocol
 
 import msgspec
 
 from fleet_server.credentials import Credentials
+from fleet_server.decay import State
 from fleet_server.guard import Guard
 from fleet_server.keyring import Keyring
 from fleet_server.records import DeviceRecord, RolloutRecord
@@ -19,6 +20,7 @@ class Controls(Protocol):
 
     def create(self, model: str, version: str, strategy: Mapping[str, Any], now: float) -> str: ...
     def abort(self, rollout_id: str, now: float) -> None: ...
+    def drift_states(self, model: str) -> Sequence[State]: ...
     def rebaseline(self, alert: AlertRow, now: float) -> AlertRow: ...
 
 

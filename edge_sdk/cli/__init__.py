@@ -18,12 +18,13 @@ OURS = ("converters", "device_agent", "edge_sdk", "fleet_server")
 # command: (where it lives, the extra it needs, its line in --help)
 COMMANDS = {
     "agent": ("device_agent.cli:agent", "agent", "Run a model on this device."),
-    "alert": ("fleet_server.cli.fleet:alert", "server", "What needs a person's eye."),
+    "alert": ("fleet_server.cli.alerts:alert", "server", "What needs a person's eye."),
     "audit": ("fleet_server.cli.people:audit", "server", "Who did what."),
     "convert": ("converters.cli:convert", "convert", "The best TFLite model for a board, signed."),
     "demo": ("edge_sdk.demo.cli:demo", "demo", "The whole story on this machine."),
     "device": ("fleet_server.cli.fleet:device", "server", "The devices of a fleet."),
     "doctor": ("edge_sdk.cli.doctor:doctor", "", "Is this machine ready, and if not, why?"),
+    "drift": ("fleet_server.cli.drift:drift", "server", "Whether a model gets worse, and why."),
     "enroll": ("fleet_server.cli.fleet:enroll", "server", "Keys by which devices join."),
     "export-usb": (
         "fleet_server.cli.sticks:export_usb",
@@ -37,6 +38,7 @@ COMMANDS = {
     ),
     "inspect": ("edge_sdk.cli.bundles:inspect", "", "What a bundle holds."),
     "keys": ("edge_sdk.cli.keys:keys", "", "Keys that sign bundles."),
+    "label": ("fleet_server.cli.drift:label", "server", "The truth about answered rows."),
     "model": ("fleet_server.cli.fleet:model", "server", "Models and versions of a fleet."),
     "profile": ("edge_sdk.cli.profiles:profile", "", "Hardware profiles."),
     "publish": ("fleet_server.cli.fleet:publish", "server", "Hand a bundle to the fleet server."),

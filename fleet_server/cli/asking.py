@@ -6,8 +6,14 @@ from pathlib import Path
 from typing import Any
 
 import click
+import msgspec
 
 from fleet_server.cli.places import open_client
+
+
+def show(content: object, words: str, *, as_json: bool) -> None:
+    """Print an answer for people, or as JSON."""
+    click.echo(msgspec.json.format(msgspec.json.encode(content)).decode() if as_json else words)
 
 
 def asks(command: Callable[..., Any]) -> Callable[..., Any]:

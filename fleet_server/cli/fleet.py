@@ -1,4 +1,4 @@
-"""`edge publish`, `rollout`, `device`, `model`, `alert`, `enroll`: the operator's commands."""
+"""`edge publish`, `rollout`, `device`, `model`, `enroll`: the operator's commands."""
 
 import time
 from pathlib import Path
@@ -214,30 +214,6 @@ def list_models(client: Client, *, as_json: bool) -> None:
         "DIGEST",
     ]
     _show(rows, table(head, cells), as_json=as_json)
-
-
-@click.group()
-def alert() -> None:
-    """What needs a person's eye."""
-
-
-@alert.command(name="list")
-@asks
-def list_alerts(client: Client, *, as_json: bool) -> None:
-    """What is open or acknowledged, then what was closed last."""
-    rows = client.alerts()
-    cells = [[a.id, a.state, a.severity, a.kind, a.scope, str(a.devices), a.title] for a in rows]
-    head = ["ID", "STATE", "SEVERITY", "KIND", "SCOPE", "DEVICES", "WHAT"]
-    _show(rows, table(head, cells), as_json=as_json)
-
-
-@alert.command()
-@click.argument("alert_id", metavar="ID")
-@asks
-def ack(client: Client, alert_id: str, *, as_json: bool) -> None:
-    """Say that a person has seen an alert."""
-    row = client.acknowledge(alert_id)
-    _show(row, f"{row.id} is {row.state}: {row.title}", as_json=as_json)
 
 
 @click.group()

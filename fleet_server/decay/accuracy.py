@@ -15,13 +15,12 @@ import msgspec
 import numpy as np
 
 from edge_sdk.sketch import Baseline, Floats, Sketch
-from fleet_server.decay.distances import jensen_shannon
 
 CONFIDENCE, CLASSES = "output.confidence", "output.class"
 PRIOR = 2.0  # rows of the overall accuracy that every bin is given
 NORMAL = 1.96
-FAR_CLASSES = 0.12  # Jensen-Shannon distance of the answers' classes beyond which the note is given
-FAR_INPUTS = 0.30  # the same of the inputs, over channels
+UNEXPLAINED = 0.03  # share of answers
+CHANCE = 0.4  # of sqrt(classes / rows): about the total variation of two samples of one mix
 
 
 class Estimate(msgspec.Struct, frozen=True):
@@ -74,23 +73,24 @@ def estimate(known: Calibration, confidence: Sketch | Floats, note: str = "") ->
     return Estimate(accuracy, max(0.0, low), min(1.0, high), int(rows), note)
 
 
-def caveat(baseline: Baseline, now: dict[str, Sketch]) -> str:
-    """Why an estimate for these windows should not be believed; "" if nothing speaks against it.
+def caveat(baseline: Baseline, found: Estimate, classes: Sketch) -> str:
+    """Why an estimate should not be believed; "" if nothing speaks against it.
 
-    Where the classes that are answered, or the inputs, are far from those of the held-out rows,
-    confidence was never calibrated.
+    If the mix of classes is what it was, answers only change shares by becoming wrong. So a change
+    of the answered classes that is larger than the estimated loss says that the loss is larger, or
+    the mix another: in both cases confidence is not what it was calibrated for.
     """
-    away: dict[str, float] = {}
-    for name, channel in baseline.channels.items():
-        found = now.get(name)
-        if found is not None and found.rows and (name == CLASSES or name.startswith("input.")):
-            counts = np.array(channel.counts, dtype=float), np.array(found.counts, dtype=float)
-            away[name] = float(jensen_shannon(*counts))
-    if away.get(CLASSES, 0.0) > FAR_CLASSES:
-        return "the classes answered are unlike those of the held-out rows"
-    inputs = {name: far for name, far in away.items() if name != CLASSES}
-    worst = max(inputs, key=lambda name: inputs[name], default="")
-    if worst and inputs[worst] > FAR_INPUTS:
-        name = worst.removeprefix("input.")
-        return f"{name} is unlike the held-out rows: covariate shift"
-    return ""
+    channel = baseline.channels.get(CLASSES)
+    if channel is None or not classes.rows or not baseline.correct:
+        return ""
+    usual = np.array(channel.counts, dtype=float) / max(sum(channel.counts), 1)
+    now = np.array(classes.counts, dtype=float) / classes.rows
+    moved = float(np.abs(now - usual).sum()) / 2  # total variation
+    loss = max(0.0, sum(baseline.correct) / max(sum(channel.counts), 1) - found.accuracy)
+    by_chance = CHANCE * math.sqrt(len(usual) / classes.rows)
+    if moved - loss <= UNEXPLAINED + by_chance:
+        return ""
+    return (
+        f"{100 * moved:.0f} % of the answers went to other classes, which a loss of "
+        f"{100 * loss:.0f} points does not explain: covariate shift, or another mix of classes"
+    )

@@ -281,10 +281,10 @@ def _severity(kind: Kind, loss: float | None) -> Severity:
 
 def _title(kind: Kind, scope: str, first: Movement, devices: int, of: int) -> str:
     where = f"at {scope.replace('=', ' ')}" if scope != "fleet" else "in the whole fleet"
-    return f"{kind} {where}: {_words(first)} on {devices} of {of} devices"
+    return f"{kind} {where}: {words(first)} on {devices} of {of} devices"
 
 
-def _words(m: Movement) -> str:
+def words(m: Movement) -> str:
     name = m.channel.removeprefix("input.").replace("output.", "the model's ")
     if m.channel == SCHEMA:
         return f"{100 * m.missing:.0f} % of rows do not fit the input schema"
@@ -309,7 +309,7 @@ def _detail(cause: Cause, loss: float | None, typical: Sequence[Movement], elsew
         if loss is not None
         else "no estimate of its cost yet"
     )
-    others = ", ".join(_words(m) for m in typical[1:4])
+    others = ", ".join(words(m) for m in typical[1:4])
     still = (
         f"{elsewhere} devices without this version did not move"
         if cause == "version"

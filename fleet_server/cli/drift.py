@@ -1,0 +1,188 @@
+"""`edge drift` and `edge label`: how models fare, and the truth that tells it."""
+
+import csv
+from pathlib import Path
+
+import click
+import msgspec
+
+from edge_sdk.errors import FormatError, InvalidInputError
+from fleet_server.cli.asking import asks, show
+from fleet_server.cli.table import moment, table
+from fleet_server.client import Client
+from fleet_server.drift_views import AccuracyRow, DriftReport
+from fleet_server.labels import MAX_LABELS, Label
+
+TOP = 8  # channels shown
+
+
+@click.group()
+def drift() -> None:
+    """Whether a model gets worse, where and why."""
+
+
+HOURS = click.option(
+    "--hours", type=click.FloatRange(min=1), default=24.0, show_default=True, help="How far back."
+)
+
+
+@drift.command()
+@click.argument("model")
+@HOURS
+@click.option("--html", type=click.Path(path_type=Path), help="Write the report as a page.")
+@asks
+def report(client: Client, model: str, hours: float, html: Path | None, *, as_json: bool) -> None:
+    """MODEL over the last hours: trend, where, and what is different."""
+    found = client.drift(model, hours)
+    if html is not None:
+        html.write_bytes(client.drift_page(model, hours))
+    show(found, "\n".join(_report_words(found)), as_json=as_json)
+
+
+@drift.command(name="show")
+@click.argument("model")
+@asks
+def show_devices(client: Client, model: str, *, as_json: bool) -> None:
+    """Every device of MODEL against its own past."""
+    rows = client.drift(model, 1.0).devices
+    cells = [
+        [
+            d.device,
+            d.site,
+            d.version,
+            "alarm" if d.alarmed else "moved" if d.moved else "ok" if d.judged else "learning",
+            "-" if d.accuracy_change is None else f"{100 * d.accuracy_change:+.1f}",
+            "; ".join(d.moved[:2]),
+        ]
+        for d in rows
+    ]
+    head = ["DEVICE", "SITE", "VERSION", "STATE", "ACCURACY", "MOVED"]
+    show(rows, table(head, cells), as_json=as_json)
+
+
+@drift.command()
+@click.argument("alert_id", metavar="ALERT")
+@asks
+def rebaseline(client: Client, alert_id: str, *, as_json: bool) -> None:
+    """Say that what an alert is about is how its devices shall look from now on."""
+    row = client.rebaseline(alert_id)
+    words = f"{row.id} is {row.state}: {row.devices} devices start a new past"
+    show(row, words, as_json=as_json)
+
+
+@click.group()
+def label() -> None:
+    """The truth about rows that devices answered."""
+
+
+@label.command()
+@click.argument("file", type=click.Path(path_type=Path))
+@click.option("--picked", is_flag=True, help="The rows were picked, not drawn at random.")
+@asks
+def add(client: Client, file: Path, *, picked: bool, as_json: bool) -> None:
+    """Hand in FILE, a .csv or .jsonl.
+
+    Its columns: device, row, model, version, predicted, label, taken_at (Unix seconds) and perhaps
+    confidence (0..1).
+    """
+    labels = [
+        msgspec.structs.replace(one, audit=False) if picked else one for one in read_labels(file)
+    ]
+    new = replaced = 0
+    for start in range(0, len(labels), MAX_LABELS):
+        taken = client.add_labels(labels[start : start + MAX_LABELS])
+        new, replaced = new + taken.new, replaced + taken.replaced
+    words = f"{new} rows labelled, {replaced} labelled anew"
+    show({"new": new, "replaced": replaced}, words, as_json=as_json)
+
+
+@label.command()
+@click.argument("model")
+@HOURS
+@asks
+def accuracy(client: Client, model: str, hours: float, *, as_json: bool) -> None:
+    """Accuracy of MODEL by version: counted on labelled audit rows, and estimated without."""
+    rows = [s for s in client.drift(model, hours).splits if s.by == "version"]
+    cells = [[s.value, f"{s.rows:,}", *_accuracy_cells(s.accuracy)] for s in rows]
+    head = ["VERSION", "ROWS", "ESTIMATED", "LABELLED", "COUNTED", "CALIBRATION ERROR", "NOTE"]
+    show(rows, table(head, cells), as_json=as_json)
+
+
+def read_labels(file: Path) -> list[Label]:
+    """The labels of a .csv or .jsonl file; raises InvalidInputError with the line."""
+    try:
+        text = file.read_text()
+    except OSError as error:
+        raise InvalidInputError(f"{file} can't be read: {error.strerror}") from error
+    except UnicodeDecodeError as error:
+        raise FormatError(f"{file} is no UTF-8 text: {error}") from error
+    if file.suffix == ".csv":
+        rows: list[object] = [
+            {k: v for k, v in row.items() if v not in ("", None)}
+            for row in csv.DictReader(text.splitlines())
+        ]
+    else:
+        rows = [_line(file, i, line) for i, line in enumerate(text.splitlines(), 1) if line.strip()]
+    labels = []
+    for number, row in enumerate(rows, 2 if file.suffix == ".csv" else 1):
+        try:
+            labels.append(msgspec.convert(row, Label, strict=False))
+        except msgspec.ValidationError as error:
+            raise FormatError(f"{file}, line {number}: {error}") from error
+    return labels
+
+
+def _line(file: Path, number: int, line: str) -> object:
+    try:
+        return msgspec.json.decode(line)
+    except msgspec.DecodeError as error:
+        raise FormatError(f"{file}, line {number}: {error}") from error
+
+
+def _report_words(found: DriftReport) -> list[str]:
+    lines = [f"{found.model}: {len(found.alerts)} open alerts"]
+    for alert in found.alerts:
+        lines += [f"  {alert.severity}: {alert.title}", f"    {alert.action}"]
+    trend = [
+        [
+            moment(t.start)[:16],
+            f"{t.rows:,}",
+            str(t.skew + t.errors),
+            *_accuracy_cells(t.accuracy)[:3],
+        ]
+        for t in found.trend
+    ]
+    lines += ["", table(["FROM", "ROWS", "BAD ROWS", "ESTIMATED", "LABELLED", "COUNTED"], trend)]
+    splits = [
+        [s.by, s.value, f"{s.rows:,}", *_accuracy_cells(s.accuracy)[:1], s.worst,
+         f"{s.distance:.2f}"]
+        for s in found.splits
+    ]  # fmt: skip
+    lines += ["", table(["BY", "VALUE", "ROWS", "ESTIMATED", "FURTHEST", "DISTANCE"], splits)]
+    channels = [
+        [c.name, f"{c.mean_before:.4g}", f"{c.mean:.4g}", f"{c.shift:+.2f}",
+         f"{c.jensen_shannon:.3f}", f"{c.psi:.3f}", "-" if c.ks is None else f"{c.ks[0]:.3f}"]
+        for c in found.channels[:TOP]
+    ]  # fmt: skip
+    head = ["CHANNEL", "BEFORE", "NOW", "SHIFT SD", "JS", "PSI", "KS"]
+    lines += ["", f"now against {found.reference}:", table(head, channels)]
+    lines += ["", *found.concept] if found.concept else []
+    return lines
+
+
+def _accuracy_cells(row: AccuracyRow) -> list[str]:
+    def percent(value: float | None) -> str:
+        return "-" if value is None else f"{100 * value:.1f}"
+
+    estimated = (
+        "-"
+        if row.estimated is None
+        else f"{percent(row.estimated)} [{percent(row.low)}, {percent(row.high)}]"
+    )
+    counted = (
+        f"{percent(row.right / row.labelled)} "
+        f"[{percent(row.counted_low)}, {percent(row.counted_high)}]"
+        if row.labelled
+        else "-"
+    )
+    return [estimated, str(row.labelled), counted, percent(row.calibration_error), row.note]

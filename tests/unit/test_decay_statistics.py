@@ -1,0 +1,152 @@
+"""The statistics behind drift: distances against independent answers, tails, estimated accuracy."""
+
+import math
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from scipy import stats
+from scipy.spatial.distance import jensenshannon
+
+from edge_sdk.sketch import make_baseline, numeric_channel, sketch
+from fleet_server.concept import DETECTORS, concept_drift, first_alarm
+from fleet_server.decay.accuracy import calibration, caveat, estimate
+from fleet_server.decay.control import Tail, discoveries
+from fleet_server.decay.distances import (
+    chi_squared,
+    cramers_v,
+    hellinger,
+    jensen_shannon,
+    ks,
+    wasserstein,
+)
+from fleet_server.labels import Label, calibration_error
+
+COUNTS = (
+    st.lists(st.integers(0, 500), min_size=4, max_size=4)
+    .filter(any)
+    .map(lambda values: np.array(values, dtype=float))
+)
+
+
+@given(COUNTS, COUNTS)
+def test_distances_are_what_scipy_says_and_between_nothing_and_all(p, q):
+    assert float(jensen_shannon(p, q)) == pytest.approx(jensenshannon(p, q, 2) or 0, abs=1e-6)
+    both = np.sqrt(p / p.sum()), np.sqrt(q / q.sum())
+    assert hellinger(p, q) == pytest.approx(np.linalg.norm(both[0] - both[1]) / math.sqrt(2))
+    assert 0 <= cramers_v(p, q) <= 1
+    table = np.array([p, q])[:, (p + q) > 0]
+    if table.shape[1] > 1:
+        expected = stats.chi2_contingency(table, correction=False)
+        assert chi_squared(p, q) == pytest.approx((expected.statistic, expected.dof))
+
+
+@given(st.integers(0, 2**32 - 1), st.floats(-2, 2), st.floats(0.3, 3), st.integers(2, 16))
+def test_the_bounds_hold_the_distance_of_the_rows_themselves(seed, shift, scale, bins):
+    rng = np.random.default_rng(seed)
+    old, new = rng.normal(size=300), rng.normal(shift, scale, 200)
+    channel = numeric_channel(old, bins)
+    p, q = (np.array(sketch(channel, rows).counts, dtype=float) for rows in (old, new))
+    low, high = ks(p, q)
+    assert low - 1e-9 <= stats.ks_2samp(old, new).statistic <= high + 1e-9
+    ends = min(old.min(), new.min()), max(old.max(), new.max())
+    low, high = wasserstein(p, q, np.array([ends[0], *channel.edges, ends[1]]))
+    assert low - 1e-9 <= stats.wasserstein_distance(old, new) <= high + 1e-9
+
+
+def test_a_tail_is_learnt_from_clean_scores_and_continued_beyond_the_largest():
+    rng = np.random.default_rng(1)
+    tail = Tail()
+    assert tail.p_value(100.0) == 1.0  # nothing is known yet
+    tail.add(rng.standard_normal(5000))
+    for score in (1.0, 2.0, 3.0):
+        assert 0.7 * stats.norm.sf(score) < tail.p_value(score) < 3 * stats.norm.sf(score)
+    beyond = tail.p_value(6.0)
+    assert stats.norm.sf(6.0) < beyond < 1e-4  # never thinner than what it was learnt from
+    heavy = Tail()
+    heavy.add(np.abs(rng.standard_t(3, 5000)))
+    assert heavy.p_value(6.0) > beyond
+
+
+def test_false_discoveries_stay_at_their_level_when_nothing_is_wrong():
+    rng = np.random.default_rng(2)
+    found = [bool(discoveries(dict(enumerate(rng.random(50))), 0.05)) for _ in range(2000)]
+    assert np.mean(found) < 0.07
+    shared = dict.fromkeys(range(10), 0.0001) | {i: float(rng.random()) for i in range(10, 50)}
+    assert discoveries(shared, 0.01) >= set(range(10))  # many alike need less each
+
+
+def confidences(rng, rows, harder=0.0):
+    """Rows with confidence c that are right with probability c - 0.1: overconfident."""
+    confidence = np.clip(rng.beta(6, 1.5, rows) - harder, 0.2, 1.0)
+    right = rng.random(rows) < np.clip(confidence - 0.1, 0, 1)
+    return confidence, right.astype(float)
+
+
+def test_the_estimate_is_the_accuracy_of_an_overconfident_model_too_within_its_interval():
+    rng = np.random.default_rng(3)
+    held, right = confidences(rng, 5000)
+    baseline = make_baseline({"output.confidence": held}, (), right)
+    known = calibration(baseline)
+    inside = []
+    for harder in np.linspace(0, 0.3, 40):
+        field, truth = confidences(rng, 600, harder)
+        found = estimate(known, sketch(baseline.channels["output.confidence"], field))
+        inside.append(found.low <= truth.mean() <= found.high)
+        assert found.accuracy == pytest.approx(truth.mean(), abs=0.08)
+    assert np.mean(inside) > 0.85
+
+
+def test_a_bundle_without_a_calibration_gives_no_estimate():
+    assert calibration(make_baseline({"output.confidence": np.array([0.5, 0.9])}, ())) is None
+
+
+def test_the_estimate_is_not_believed_if_answers_went_to_other_classes_without_a_loss():
+    rng = np.random.default_rng(4)
+    held, right = confidences(rng, 3000)
+    columns = {"output.confidence": held, "output.class": rng.integers(0, 3, 3000) * 1.0}
+    baseline = make_baseline(columns, ("x", "y", "z"), right)
+    known = calibration(baseline)
+
+    def note(classes, harder):
+        sure = sketch(baseline.channels["output.confidence"], confidences(rng, 600, harder)[0])
+        answers = sketch(baseline.channels["output.class"], classes * 1.0)
+        return caveat(baseline, estimate(known, sure), answers)
+
+    lopsided = np.minimum(rng.integers(0, 4, 600), 2)
+    assert note(rng.integers(0, 3, 600), 0.0) == ""
+    assert note(lopsided, 0.3) == ""  # as many answers changed as are estimated to be wrong
+    assert "does not explain" in note(lopsided, 0.0)
+
+
+def a_label(i, right, confidence=None):
+    return Label(
+        device="d", row=str(i), model="m", version="1", predicted="a", label="a" if right else "b",
+        taken_at=float(i), confidence=confidence,
+    )  # fmt: skip
+
+
+def test_the_calibration_error_is_the_gap_between_confidence_and_right_answers():
+    labels = [a_label(i, right=i % 2 == 0, confidence=0.9) for i in range(100)]
+    assert calibration_error(labels) == pytest.approx(0.4)
+    assert calibration_error([a_label(0, right=True)]) is None
+
+
+@pytest.mark.parametrize("name", sorted(DETECTORS))
+def test_detectors_of_concept_drift_find_errors_that_become_more_frequent(name):
+    rng = np.random.default_rng(5)
+    before, after = (rng.random(800) < 0.1).astype(int), (rng.random(800) < 0.5).astype(int)
+    found = first_alarm(name, [*before, *after])
+    assert found is not None
+    assert 800 <= found < 1300
+    assert first_alarm(name, before.tolist()) is None
+
+
+def test_concept_drift_is_told_in_words_and_only_with_enough_labels():
+    rng = np.random.default_rng(6)
+    labels = [a_label(i, right=rng.random() > (0.1 if i < 800 else 0.6)) for i in range(1600)]
+    assert concept_drift(labels[:50]) == ()
+    assert any("ADWIN found more wrong answers" in words for words in concept_drift(labels))
+    [words] = concept_drift(labels[:700])
+    assert "no concept drift in 700 labelled rows" in words
