@@ -15,26 +15,32 @@ from concurrent.futures import Future, ThreadPoolExecutor
 import msgspec
 
 from device_agent import update
+from device_agent.board import Board
 from device_agent.by_hand import Stick
 from device_agent.certificate import Renewal
 from device_agent.config import AgentConfig
 from device_agent.enrol import Identity, join
 from device_agent.fallback import FallbackLink, HttpLink
-from device_agent.inference import Closed, Inference
+from device_agent.hardware import Gauges
+from device_agent.inference import Answered, Closed, Inference
 from device_agent.link import Address, Arrived, Down, Link, LinkEvent, MqttLink, Up
+from device_agent.local_api import LocalApi
 from device_agent.manners import Manners
 from device_agent.notify import Watchdog
+from device_agent.outputs import Outlets, State
+from device_agent.sampler import Consent, Sampler
 from device_agent.selftest import Trial, try_apart
 from device_agent.sources import Source
 from device_agent.store import Store
 from device_agent.trusted import Repository
 from device_agent.unsaved import Unsaved
-from device_agent.uplink import Clock, Uplink
+from device_agent.uplink import Bounds, Clock, Uplink
 from device_agent.waiting import Waiting
 from device_agent.worker import Done, Noticed, Worker
 from edge_sdk import __version__, messages
 from edge_sdk.errors import FormatError, UntrustedError
 from edge_sdk.identity import Token
+from edge_sdk.packing import packed
 from edge_sdk.profiles import HardwareProfile
 
 TICK = 0.25  # seconds until a stop is noticed
@@ -62,6 +68,24 @@ class Setup(msgspec.Struct, frozen=True, kw_only=True):
     token: Callable[[], Token]
     make_link: MakeLink = MqttLink
     trial: Trial = try_apart
+    board: Board | None = None
+
+
+class _Watchers:
+    """Who sees the loop's answers: outlets and sampler, each if it wants them."""
+
+    def __init__(self, outlets: Outlets, sampler: Sampler) -> None:
+        self._outlets, self._sampler = outlets, sampler
+        self.disagreed = sampler.disagreed
+
+    @property
+    def wanted(self) -> bool:
+        return bool(self._outlets) or self._sampler.wants()
+
+    def see(self, answered: Answered) -> None:
+        if self._outlets:
+            self._outlets.put(answered)
+        self._sampler.see(answered)
 
 
 class Standing(msgspec.Struct, frozen=True):
@@ -114,13 +138,24 @@ class _Session:
             windows=config.trial.windows,
             max_error_share=config.trial.max_error_share,
         )
+        self._outlets = Outlets(config.output.to, identity.device, setup.clock.wall)
+        self._sampler = Sampler(
+            store.folder / "samples.json",
+            Consent(**msgspec.structs.asdict(config.samples)),
+            chance,
+        )
         self._inference = Inference(
             setup.source,
-            config.input.rows_per_second,
             config.telemetry.window_seconds,
             setup.clock.monotonic,
             self._inbox.put,
+            _Watchers(self._outlets, self._sampler),
         )
+        self._api: LocalApi | None = None
+        if config.api.port:
+            self._api = LocalApi(
+                config.api.host, config.api.port, self._inference, lambda: self.standing
+            )
         self._worker = Worker(
             setup.trial,
             Repository(store.folder / "trust", store.stick / "metadata", identity, setup.clock),
@@ -131,6 +166,7 @@ class _Session:
             setup.clock.monotonic,
             chance,
             self._inbox.put,
+            setup.board,
         )
         shared, server = identity.secrets, identity.server
         self._renewal = Renewal(
@@ -153,7 +189,11 @@ class _Session:
         self._uplink = Uplink(
             identity,
             store.folder / "outbox.sqlite",
-            config.telemetry.outbox_bytes,
+            Bounds(
+                config.telemetry.outbox_bytes,
+                config.telemetry.outbox_days,
+                config.telemetry.bytes_per_day,
+            ),
             setup.clock,
             self._link.publish,
         )
@@ -161,10 +201,12 @@ class _Session:
         self._waiting = Waiting(manners, store, setup.clock.wall, setup.clock.monotonic)
         self._stick = Stick(store)
         self._unsaved = Unsaved(setup.clock.monotonic)
-        self._monotonic = setup.clock.monotonic
+        self._monotonic, self._wall = setup.clock.monotonic, setup.clock.wall
         self._watchdog = Watchdog(WATCHDOG_EVERY)
         self._memory = update.Memory()
-        self._told_trouble = ""
+        self._source, self._gauges = setup.source, Gauges()
+        self._told_state = State()
+        self._told: dict[str, str] = {}  # by what is in trouble
         self._noticed: deque[str] = deque(maxlen=16)
         self.standing = Standing()
 
@@ -179,16 +221,22 @@ class _Session:
                     threads.submit(self._renewal.run, ended).add_done_callback(self._watch)
                 self._begin()
                 self._link.start()
+                if self._api:
+                    self._api.start()
                 while not stop.is_set():
                     self._turn()
             finally:
+                if self._api:
+                    self._api.stop()
                 ended.set()
+                self._source.close()
                 self._worker.close()
                 self._link.stop()
         self._uplink.disconnected()
         while not self._inbox.empty():  # the last window
             self._handle(self._inbox.get())
         self._uplink.close()
+        self._outlets.close()
 
     def _begin(self) -> None:
         self._memory, trouble = self._store.load()
@@ -213,13 +261,22 @@ class _Session:
         self._look_around()
         self._uplink.pump()
         self._watchdog.alive(self._monotonic())
-        model = self._inference.running
+        model, state = self._inference.running, self._memory.state
         self.standing = Standing(
             self._uplink.online,
             update.standing(self._memory).outcome.phase,
             model.running if model else None,
             self._uplink.waiting,
         )
+        wanted = update.candidate(state) or update.confirmed(state)
+        now = State(
+            self.standing.running,
+            wanted.version if wanted else "",
+            update.candidate(state) is not None,
+        )
+        if now != self._told_state:
+            self._told_state = now
+            self._outlets.tell(now)
 
     def _look_around(self) -> None:
         """What no message tells: a full disk that has room again, a window, a person's wish."""
@@ -237,9 +294,14 @@ class _Session:
             self._step(update.Offered(carried))
             self._step(update.Carried(carried))
         self._stick.settled(self._memory, self._uplink.carry)
-        if self._uplink.trouble != self._told_trouble:
-            self._told_trouble = self._uplink.trouble
-            self._notice("outbox-damaged", self._told_trouble)
+        for what, trouble in (
+            ("source-failed", self._source.trouble),
+            ("output-failed", self._outlets.trouble),
+            ("outbox-damaged", self._uplink.trouble),
+        ):
+            if trouble != self._told.get(what, ""):
+                self._told[what] = trouble
+                self._notice(what, trouble or "it works again")
 
     def _handle(self, item: _Item) -> None:
         match item:
@@ -252,15 +314,29 @@ class _Session:
                 self._uplink.disconnected()
             case Arrived():
                 self._arrived(item)
-            case Closed(number, window):
-                self._uplink.put(window)
-                self._step(update.WindowClosed(window.digest, number, window.rows, window.errors))
+            case Closed():
+                self._closed(item)
             case Done(event):
                 self._step(event)
             case Noticed(name, detail):
                 self._notice(name, detail)
             case _Crashed(error):
                 raise error
+
+    def _closed(self, closed: Closed) -> None:
+        filled, model = closed.filled, closed.filled.model
+        board = self._gauges.read(
+            self._uplink.sent_bytes, self._uplink.waiting, self._outlets.dropped
+        )
+        window = msgspec.structs.replace(filled.window(), hardware=board)
+        self._uplink.put(packed(window, model.baseline))
+        try:
+            for sample in self._sampler.take(filled.rows, self._wall()):
+                self._uplink.put(sample)
+        except OSError as error:  # what can't be counted does not leave
+            self._notice("samples-not-sent", f"the state folder can't be written: {error}")
+        ended = update.WindowClosed(model.running.digest, closed.number, filled.rows, filled.errors)
+        self._step(ended)
 
     def _arrived(self, message: Arrived) -> None:
         match message.kind:
@@ -269,11 +345,21 @@ class _Session:
             case "desired":
                 self._ordered(message.payload)
             case "command":
-                log.warning("%s: a command was not taken", self._device)
+                self._commanded(message.payload)
 
     def _ordered(self, payload: bytes) -> None:
         if payload and (order := self._opened(payload)):  # empty: an order that was taken back
             self._step(update.Offered(order))
+
+    def _commanded(self, payload: bytes) -> None:
+        director = self._identity.trust.director_key
+        try:
+            command = messages.open_command(payload, self._device, director)
+            why = self._sampler.command(command)
+        except (FormatError, UntrustedError, OSError) as error:
+            why = str(error)
+        if why:
+            self._notice("command-refused", why)
 
     def _opened(self, payload: bytes) -> messages.Assignment | None:
         director = self._identity.trust.director_key

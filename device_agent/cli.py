@@ -13,14 +13,17 @@ import msgspec
 
 from device_agent import install as installing
 from device_agent.agent import Agent, Setup, Standing
+from device_agent.board import Board
 from device_agent.by_hand import import_stick, roll_back
 from device_agent.config import AgentConfig, EnrolConfig, load_config, read_token
 from device_agent.doctor import examine
 from device_agent.doctor import in_words as in_lines
+from device_agent.inputs import open_source
 from device_agent.notify import notify
+from device_agent.outbox import egress
+from device_agent.selftest import in_this_process, try_apart
 from device_agent.simulate import Plan, build
 from device_agent.simulate import run as run_fleet
-from device_agent.sources import NpzReplay, read_rows
 from device_agent.status import in_words, read_status
 from edge_sdk.errors import InvalidInputError, RefusedError
 from edge_sdk.formats import to_json
@@ -65,6 +68,28 @@ def status(path: Path, *, as_json: bool) -> None:
     """What this device runs, wants and has not sent yet, as its state folder says."""
     found = read_status(load_config(path).state.dir)
     click.echo(to_json(found).decode() if as_json else in_words(found), nl=not as_json)
+
+
+@agent.command("egress")
+@click.option("--config", "path", type=FILE, required=True, help="The agent's TOML file.")
+@click.option("--json", "as_json", is_flag=True, help="One JSON object a line.")
+def show_egress(path: Path, *, as_json: bool) -> None:
+    """What left this device: bytes by day (UTC) and kind, and each sample by itself."""
+    days, samples = egress(load_config(path).state.dir / "outbox.sqlite")
+    lines = [*days, *samples]
+    if as_json:
+        for line in lines:
+            click.echo(msgspec.json.encode(line).decode())
+        return
+    if not lines:
+        click.echo("nothing left this device yet")
+    for day in days:
+        click.echo(f"{day.day}  {day.kind:9}  {day.messages:7,} messages  {day.bytes:11,} bytes")
+    for one in samples:
+        at = time.strftime("%Y-%m-%d %H:%M:%S", time.gmtime(one.wall))
+        raw = f"{one.bytes:,} bytes of the row" if one.bytes else "the answer only"
+        done = f" after {one.transforms}" if one.transforms else ""
+        click.echo(f"{at}  sample {one.id} of {one.model} ({one.policy}): {raw}{done}")
 
 
 @agent.command("doctor")
@@ -230,10 +255,14 @@ def simulate(  # noqa: PLR0913 - one argument an option
 
 
 def _setup(config: AgentConfig) -> Setup:
+    device = config.device
+    board = Board.open(device.port, device.baud) if device.port else None
     return Setup(
+        board=board,
+        trial=in_this_process if board else try_apart,  # the board is a place of its own
         config=config,
         profile=load_profile(config.device.profile),
-        source=NpzReplay(read_rows(config.input.path), config.input.seed),
+        source=open_source(config.input.source, config.input.rows_per_second),
         clock=SystemClock(),
         token=lambda: read_token(config.enrol),
     )

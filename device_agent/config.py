@@ -3,12 +3,17 @@
 import difflib
 import math
 import os
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
-from typing import Literal
 
 import msgspec
 
+from device_agent.inputs import Spec
 from device_agent.manners import DailyWindow
+from device_agent.outputs import check as check_output
+from device_agent.outputs import rooted as rooted_output
+from device_agent.transforms import parse as parse_transform
 from edge_sdk.errors import InvalidInputError
 from edge_sdk.identity import Token
 from edge_sdk.topics import valid_device_id
@@ -21,9 +26,15 @@ class _Section(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=
 
 
 class DeviceConfig(_Section, frozen=True):
-    """Who this device is; `auto` makes an id from the host's name at the first start."""
+    """Who this device is; `auto` makes an id from the host's name at the first start.
+
+    Attributes:
+        port: serial port of a microcontroller that runs the model; "" is this machine itself.
+    """
 
     profile: str
+    port: str = ""
+    baud: int = 115_200
     id: str = "auto"
     labels: dict[str, str] = {}
 
@@ -63,19 +74,45 @@ class EnrolConfig(_Section, frozen=True):
 
 
 class InputConfig(_Section, frozen=True):
-    """What the model is fed with: the rows of an .npz, replayed for ever in shuffled order."""
+    """What the model is fed with: a line as in `inputs`, and how fast a recording is replayed."""
 
-    path: Path
-    kind: Literal["npz"] = "npz"
+    source: str
     rows_per_second: float = 10.0
-    seed: int = 0
+
+
+class OutputConfig(_Section, frozen=True):
+    """Where answers go beside the fleet server's telemetry: lines as in `outputs`."""
+
+    to: tuple[str, ...] = ()
+
+
+class ApiConfig(_Section, frozen=True):
+    """Where the local API listens; port 0 is nowhere."""
+
+    host: str = "127.0.0.1"
+    port: int = 0
+
+
+class SamplesConfig(_Section, frozen=True):
+    """Which rows may leave for labelling: none, unless a model is named here; see `sampler`."""
+
+    models: tuple[str, ...] = ()
+    raw: bool = False
+    transforms: tuple[str, ...] = ()
+    per_day: int = 100
 
 
 class TelemetryConfig(_Section, frozen=True):
-    """How long a window is, and how much may wait on disk while the server is away."""
+    """How long a window is, how much may wait on disk while the server is away, and for how long.
+
+    Attributes:
+        bytes_per_day: that telemetry may cost on the link, 0 is no limit: windows widen to meet it.
+    """
 
     window_seconds: float = 60.0
     outbox_bytes: int = 16 * 1024 * 1024
+    outbox_days: float = 90.0
+    bytes_per_day: int = 0
 
 
 class TrialConfig(_Section, frozen=True):
@@ -102,6 +139,9 @@ class AgentConfig(_Section, frozen=True):
     telemetry: TelemetryConfig = TelemetryConfig()
     trial: TrialConfig = TrialConfig()
     update: UpdateConfig = UpdateConfig()
+    output: OutputConfig = OutputConfig()
+    api: ApiConfig = ApiConfig()
+    samples: SamplesConfig = SamplesConfig()
 
 
 def load_config(path: Path) -> AgentConfig:
@@ -177,6 +217,7 @@ def _problems(config: AgentConfig) -> list[str]:
         "[input] rows_per_second": config.input.rows_per_second,
         "[telemetry] window_seconds": config.telemetry.window_seconds,
         "[telemetry] outbox_bytes": config.telemetry.outbox_bytes,
+        "[telemetry] outbox_days": config.telemetry.outbox_days,
         "[trial] windows": config.trial.windows,
         "[link] poll_seconds": config.link.poll_seconds,
     }
@@ -185,18 +226,31 @@ def _problems(config: AgentConfig) -> list[str]:
         for name, value in positive.items()
         if not (value > 0 and math.isfinite(value))
     ]
-    for name, value in (
-        ("defer_above_bytes", config.link.defer_above_bytes),
-        ("http_after_seconds", config.link.http_after_seconds),
-    ):
-        if not value >= 0:
-            found.append(f"[link] {name} must be 0 or above, not {value}")
-    try:
-        DailyWindow.parse(config.update.window or "00:00-23:59")
-    except InvalidInputError as error:
-        found.append(f"[update] {error}")
-    if config.link.rate_limit_bytes < 0:
-        found.append("[link] rate_limit_bytes must be 0 (no limit) or above")
+    at_least_zero = {
+        "[link] defer_above_bytes": config.link.defer_above_bytes,
+        "[link] http_after_seconds": config.link.http_after_seconds,
+        "[link] rate_limit_bytes": config.link.rate_limit_bytes,
+        "[telemetry] bytes_per_day": config.telemetry.bytes_per_day,
+        "[samples] per_day": config.samples.per_day,
+    }
+    found += [
+        f"{name} must be 0 or above, not {value}"
+        for name, value in at_least_zero.items()
+        if not value >= 0
+    ]
+    checks: list[tuple[str, Callable[[], object]]] = [
+        ("update", lambda: DailyWindow.parse(config.update.window or "00:00-23:59")),
+        ("input", lambda: Spec.parse(config.input.source)),
+        ("samples", lambda: [parse_transform(line) for line in config.samples.transforms]),
+        *(("output", partial(check_output, line)) for line in config.output.to),
+    ]
+    for section, check in checks:
+        try:
+            check()
+        except InvalidInputError as error:
+            found.append(f"[{section}] {error}")
+    if not 0 <= config.api.port < 65536:
+        found.append(f"[api] port must be between 0 (off) and 65535, not {config.api.port}")
     if not 0 <= config.trial.max_error_share <= 1:
         found.append("[trial] max_error_share must be between 0 and 1")
     if config.device.id != "auto" and not valid_device_id(config.device.id):
@@ -216,7 +270,8 @@ def _rooted(config: AgentConfig, folder: Path) -> AgentConfig:
     return replace(
         config,
         device=replace(config.device, profile=profile),
-        input=replace(config.input, path=folder / config.input.path.expanduser()),
+        input=replace(config.input, source=Spec.parse(config.input.source).rooted(folder)),
+        output=OutputConfig(to=tuple(rooted_output(line, folder) for line in config.output.to)),
         state=replace(config.state, dir=folder / config.state.dir.expanduser()),
         enrol=EnrolConfig(token_file=folder / token_file.expanduser() if token_file else None),
     )

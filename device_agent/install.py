@@ -16,6 +16,7 @@ from pathlib import Path
 import msgspec
 
 from device_agent.config import AgentConfig
+from device_agent.inputs import Spec
 from edge_sdk import __version__
 from edge_sdk.errors import EdgeError, InvalidInputError
 
@@ -82,7 +83,7 @@ def reasons_to_refuse(config: AgentConfig, service: Service) -> list[str]:
     for what, path in (
         ("the config", service.config),
         ("[state] dir", config.state.dir),
-        ("[input] path", config.input.path),
+        ("[input] source", Spec.parse(config.input.source).path),
         ("[enrol] token_file", config.enrol.token_file),
         ("--dir", service.folder),
     ):

@@ -22,6 +22,7 @@ from device_agent.endpoint import backoff
 from edge_sdk.topics import DOWNWARD, Downward, Upward, topic
 
 KEEPALIVE = 30
+SESSION = 86_400  # seconds
 IN_FLIGHT = 256  # well above the outbox's, so that acknowledging late never throttles
 FIRST_WAIT = 1.0
 
@@ -92,11 +93,12 @@ class MqttLink:
         """Connect in the background, and stay connected."""
         properties = Properties(PacketTypes.CONNECT)  # type: ignore[no-untyped-call]
         properties.ReceiveMaximum = IN_FLIGHT
+        properties.SessionExpiryInterval = SESSION  # a broker then keeps orders for a short absence
         self._client.connect_async(
             self._address.host,
             self._address.port,
             KEEPALIVE,
-            clean_start=True,
+            clean_start=False,
             properties=properties,
         )
         self._client.loop_start()

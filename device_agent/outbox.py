@@ -1,12 +1,17 @@
 """What is not yet known to be in the server: store and forward, in SQLite, bounded in bytes.
 
 A message gets its (boot, seq) when it is first sent and keeps it until the server confirms it, so
-numbers have no gaps and a message is applied once however often it is sent. Only telemetry that was
-never sent is dropped when room is short, then other unsent messages; numbered ones never.
+numbers have no gaps and a message is applied once however often it is sent. When room is short, the
+telemetry that was never sent becomes coarser: neighbouring windows are made one. Only when that no
+longer helps is the oldest of it dropped, then samples, then other unsent messages; numbered ones
+never.
+
+Beside the queue it holds the ledger of what left this device, in the same commits.
 
 On a disk that can't be written the queue goes on in memory until the next start, and says so.
 """
 
+import math
 import secrets
 import sqlite3
 from contextlib import suppress
@@ -15,8 +20,9 @@ from typing import Any
 
 import msgspec
 
-from edge_sdk.formats import to_msgpack
-from edge_sdk.messages import KIND_OF, Body, Window
+from device_agent.coarser import coarser
+from edge_sdk.formats import from_msgpack, to_msgpack
+from edge_sdk.messages import KIND_OF, Body, Sample, Window
 from edge_sdk.topics import Upward
 
 IN_FLIGHT = 64
@@ -31,8 +37,26 @@ CREATE TABLE IF NOT EXISTS message (
     made TEXT NOT NULL,
     boot TEXT,
     seq INTEGER
-)
+);
+CREATE TABLE IF NOT EXISTS egress (
+    day TEXT NOT NULL,
+    kind TEXT NOT NULL,
+    messages INTEGER NOT NULL,
+    bytes INTEGER NOT NULL,
+    PRIMARY KEY (day, kind)
+);
+CREATE TABLE IF NOT EXISTS sample (
+    wall REAL NOT NULL,
+    id TEXT NOT NULL,
+    command INTEGER NOT NULL,
+    policy TEXT NOT NULL,
+    model TEXT NOT NULL,
+    bytes INTEGER NOT NULL,
+    transforms TEXT NOT NULL
+);
+CREATE INDEX IF NOT EXISTS numbered ON message (boot, seq);
 """
+ORDER = "CASE kind WHEN 'telemetry' THEN 0 WHEN 'sample' THEN 1 ELSE 2 END"  # what is dropped first
 
 
 class Stamp(msgspec.Struct, frozen=True):
@@ -56,13 +80,14 @@ class Numbered(msgspec.Struct, frozen=True):
 class Outbox:
     """The queue of one device; `boot` is the random id of this process start. One thread only."""
 
-    def __init__(self, path: Path, boot: str, limit: int) -> None:
-        self._boot, self._limit = boot, limit
+    def __init__(self, path: Path, boot: str, limit: int, max_age: float = math.inf) -> None:
+        self._boot, self._limit, self._max_age = boot, limit, max_age
         self._database, self.trouble = _open(path)
         self._acked: dict[str, int] = {}
         self._seq = self._durable_seq = self._unsent = self._bytes = 0
         self._flying: list[tuple[str, int]] = []
         self._fresh: list[tuple[Body, Stamp]] = []  # put since the last commit
+        self._egress: dict[tuple[str, str], tuple[int, int]] = {}
         self._count()
 
     @property
@@ -93,28 +118,44 @@ class Outbox:
             "INSERT INTO message (kind, body, rows, wall, uptime, made) VALUES (?, ?, ?, ?, ?, ?)",
             (KIND_OF[type(message)], body, rows, stamp.wall, stamp.uptime, self._boot),
         )
+        if isinstance(message, Sample):
+            self._run(
+                "INSERT INTO sample VALUES (?, ?, ?, ?, ?, ?, ?)",
+                (stamp.wall, message.id, message.command, message.policy, message.model,
+                 len(message.data), ", ".join(message.transforms)),
+            )  # fmt: skip
         self._fresh.append((message, stamp))
         self._unsent += 1
         self._bytes += len(body)
-        return self._shrink()
+        return self._forget(stamp.wall - self._max_age) + self._shrink()
 
-    def take(self) -> list[Numbered]:
-        """Number what may be sent now (reports and events first), durably, and give it."""
+    def take(self, allowed: float = math.inf) -> list[Numbered]:
+        """Number what may be sent now (reports and events first), durably, and give it.
+
+        Of telemetry at most `allowed` bytes, but for the one message that goes beyond them.
+        """
         try:
-            return self._take()
+            return self._take(allowed)
         except sqlite3.OperationalError as error:
             self._go_on_in_memory(error)
-            return self._take()
+            return self._take(allowed)
 
-    def _take(self) -> list[Numbered]:
+    def _take(self, allowed: float) -> list[Numbered]:
         room = IN_FLIGHT - len(self._flying)
         if room <= 0 or not self._unsent:
             return []
-        chosen = self._all(
-            "SELECT id, length(body) FROM message WHERE seq IS NULL "
-            "ORDER BY kind = 'telemetry', id LIMIT ?",
+        found = self._all(
+            "SELECT id, length(body), kind FROM message WHERE seq IS NULL "  # noqa: S608 - ours
+            f"ORDER BY {ORDER} DESC, id LIMIT ?",
             (room,),
         )
+        chosen = []
+        for identity, length, kind in found:
+            if kind == "telemetry":
+                if allowed <= 0:
+                    break
+                allowed -= length
+            chosen.append((identity, length))
         first = self._seq + 1
         for identity, length in chosen:
             self._seq += 1
@@ -129,6 +170,19 @@ class Outbox:
             self._bytes -= length
         self._commit()
         return self._numbered("WHERE boot = ? AND seq >= ?", (self._boot, first))
+
+    def widen(self, limit: float) -> None:
+        """Make unsent telemetry coarser until it takes at most `limit` bytes, if that can be."""
+        try:
+            self._widen(limit, "kind = 'telemetry'")
+        except sqlite3.OperationalError as error:
+            self._go_on_in_memory(error)
+
+    def left(self, kind: Upward, size: int, day: str) -> None:
+        """For the ledger: a message of `size` bytes was handed to the network on `day`."""
+        key = (day, kind)
+        messages, total = self._egress.get(key, (0, 0))
+        self._egress[key] = (messages + 1, total + size)
 
     def unconfirmed(self) -> list[Numbered]:
         """What was sent and not confirmed, also by earlier processes, as it was sent."""
@@ -148,6 +202,7 @@ class Outbox:
 
     def _commit(self) -> None:
         if self._database.in_transaction:
+            self._write_egress()
             for acked in self._acked.items():
                 self._run("DELETE FROM message WHERE boot = ? AND seq <= ?", acked)
             self._database.commit()
@@ -158,6 +213,7 @@ class Outbox:
     def close(self) -> None:
         """Commit and close."""
         with suppress(sqlite3.OperationalError):  # then they are sent once more
+            self._write_egress()
             for acked in self._acked.items():
                 self._run("DELETE FROM message WHERE boot = ? AND seq <= ?", acked)
             self._database.commit()
@@ -194,18 +250,78 @@ class Outbox:
         )
         self._unsent, self._bytes = int(unsent), int(total)
 
+    def _write_egress(self) -> None:
+        for key, counted in self._egress.items():
+            self._run(
+                "INSERT INTO egress VALUES (?, ?, ?, ?) ON CONFLICT (day, kind) DO UPDATE "
+                "SET messages = messages + excluded.messages, bytes = bytes + excluded.bytes",
+                (*key, *counted),
+            )
+        self._egress.clear()
+
+    def _forget(self, before: float) -> int:
+        """Telemetry made before that wall clock is dropped; its rows."""
+        if not math.isfinite(before):
+            return 0
+        where = "seq IS NULL AND kind = 'telemetry' AND wall < ?"
+        sql = f"SELECT count(*), coalesce(sum(rows), 0), coalesce(sum(length(body)), 0) FROM message WHERE {where}"  # noqa: E501, S608
+        [(count, rows, size)] = self._all(sql, (before,))
+        if count:
+            self._run(f"DELETE FROM message WHERE {where}", (before,))  # noqa: S608
+            self._unsent -= int(count)
+            self._bytes -= int(size)
+        return int(rows)
+
     def _shrink(self) -> int:
+        if self._bytes <= self._limit or self._unsent < 2:
+            return 0
+        self._widen(0.9 * self._limit)
         dropped = 0
         while self._bytes > self._limit and self._unsent > 1:
             [(identity, length, rows)] = self._all(
-                "SELECT id, length(body), rows FROM message WHERE seq IS NULL "
-                "ORDER BY kind != 'telemetry', id LIMIT 1"
+                "SELECT id, length(body), rows FROM message WHERE seq IS NULL "  # noqa: S608 - ours
+                f"ORDER BY {ORDER}, id LIMIT 1"
             )
             self._run("DELETE FROM message WHERE id = ?", (identity,))
             self._unsent -= 1
             self._bytes -= length
             dropped += rows
         return dropped
+
+    def _widen(self, limit: float, where: str = "1") -> None:
+        """Pairs of neighbours become one, the shortest first, until all takes `limit` bytes."""
+        sql = f"SELECT coalesce(sum(length(body)), 0) FROM message WHERE seq IS NULL AND {where}"  # noqa: S608
+        [(size,)] = self._all(sql)
+        while size > limit and (saved := self._halve(size - limit)):
+            size -= saved
+
+    def _halve(self, wanted: float) -> int:
+        """One pass over the unsent windows, oldest first; the bytes it saved."""
+        found = self._all(
+            "SELECT id, body, rows FROM message WHERE seq IS NULL AND kind = 'telemetry' "
+            "ORDER BY id"
+        )
+        windows = [
+            (i, from_msgpack(Window, body, "a kept window"), len(body)) for i, body, _ in found
+        ]
+        shortest = min((window.seconds for _, window, _ in windows), default=0.0)
+        saved, at = 0, 0
+        while at + 1 < len(windows) and saved < wanted:
+            (first, one, size), (second, other, more) = windows[at : at + 2]
+            both = coarser(one, other) if one.seconds <= 1.5 * shortest else None
+            if both is None:
+                at += 1
+                continue
+            body = to_msgpack(both)
+            self._run("DELETE FROM message WHERE id = ?", (first,))
+            self._run(
+                "UPDATE message SET body = ?, rows = ? WHERE id = ?", (body, both.rows, second)
+            )
+            self._unsent -= 1
+            self._bytes += len(body) - size - more
+            saved += size + more - len(body)
+            at += 2
+        return saved
 
     def _numbered(self, where: str, values: tuple[object, ...]) -> list[Numbered]:
         sql = f"SELECT kind, body, wall, uptime, boot, seq FROM message {where} ORDER BY boot, seq"  # noqa: S608
@@ -238,6 +354,40 @@ def _size(path: Path, how: str) -> tuple[int, int]:
     finally:
         database.close()
     return int(count), int(total)
+
+
+class Left(msgspec.Struct, frozen=True):
+    """What left the device on one day (UTC) of one kind, repetitions included."""
+
+    day: str
+    kind: str
+    messages: int
+    bytes: int
+
+
+class SampleLeft(msgspec.Struct, frozen=True):
+    """One row, or the answer to one, that left or waits to; `bytes` of raw data."""
+
+    wall: float
+    id: str
+    command: int
+    policy: str
+    model: str
+    bytes: int
+    transforms: str
+
+
+def egress(path: Path) -> tuple[list[Left], list[SampleLeft]]:
+    """The ledger of an outbox that may be in use, newest last; empty if there is none."""
+    if not path.exists():
+        return [], []
+    database = sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro", uri=True)
+    try:
+        days = database.execute("SELECT * FROM egress ORDER BY day, kind").fetchall()
+        samples = database.execute("SELECT * FROM sample ORDER BY wall").fetchall()
+    finally:
+        database.close()
+    return [Left(*row) for row in days], [SampleLeft(*row) for row in samples]
 
 
 def _open(path: Path) -> tuple[sqlite3.Connection, str]:
@@ -274,6 +424,4 @@ def _connect(path: Path) -> sqlite3.Connection:
 
 
 def _prepare(database: sqlite3.Connection) -> None:
-    database.execute(SCHEMA)
-    database.execute("CREATE INDEX IF NOT EXISTS numbered ON message (boot, seq)")
-    database.commit()
+    database.executescript(SCHEMA)

@@ -1,24 +1,19 @@
 """From a bundle on disk to a model that answers: verified, loaded, self-tested."""
 
+from importlib.util import find_spec
 from pathlib import Path
 
 import msgspec
 
-from edge_sdk.bundle import Bundle, Manifest, unpack
+from device_agent.accelerator import LIBRARY, why_no_edge_tpu
+from device_agent.board import Board, OnBoard, put_on
+from edge_sdk.bundle import Bundle, KernelFamily, Manifest, unpack
 from edge_sdk.errors import CorruptBundleError, NotConvertibleError, RefusedError
-from edge_sdk.interpreter import Interpreter, LiteRt, self_test
+from edge_sdk.interpreter import Interpreter, LiteRt, TfliteRuntime, self_test
 from edge_sdk.messages import Assignment, Running
 from edge_sdk.profiles import HardwareProfile
 from edge_sdk.signing import PublicKey
 from edge_sdk.sketch import Baseline
-
-# No delegate for an accelerator or a microcontroller is built in: the CPU stands in, openly.
-STANDS_IN = {
-    "litert": "",
-    "edgetpu": " (no Edge TPU found)",
-    "tflite-micro": " (stands in for TFLite Micro)",
-    "tflite-runtime": " (stands in for tflite-runtime)",
-}
 
 
 class Model(msgspec.Struct, frozen=True):
@@ -53,29 +48,37 @@ def verified(path: Path, order: Assignment, keys: list[PublicKey]) -> Bundle:
     return bundle
 
 
-def load(path: Path, order: Assignment, keys: list[PublicKey], profile: HardwareProfile) -> Model:
-    """The model, ready to answer.
+def load(
+    path: Path,
+    order: Assignment,
+    keys: list[PublicKey],
+    profile: HardwareProfile,
+    board: Board | None = None,
+) -> Model:
+    """The model, ready to answer; on `board`, if one is given.
 
     Raises:
         EdgeError: not the ordered bundle, does not load, or fails its self-test; in words.
     """
-    return prepare(verified(path, order, keys), order, profile)
+    return prepare(verified(path, order, keys), order, profile, board)
 
 
-def prepare(bundle: Bundle, order: Assignment, profile: HardwareProfile) -> Model:
+def prepare(
+    bundle: Bundle, order: Assignment, profile: HardwareProfile, board: Board | None = None
+) -> Model:
     """The model of a verified bundle, ready to answer; raises EdgeError as `load` does."""
     manifest, golden = bundle.manifest, bundle.golden
-    interpreter = LiteRt(
-        bundle.model,
-        manifest.preprocessing,
-        family="xnnpack" if "xnnpack" in golden.expected else "builtin",
-        threads=profile.threads,
-        reconstructs=manifest.reconstructs,
-    )
+    interpreter: LiteRt | OnBoard
+    if board is not None:
+        interpreter, remark = put_on(board, bundle.model, manifest), ""
+    else:
+        interpreter, remark = _interpreter(bundle, profile)
     try:
         problem = self_test(interpreter, golden, manifest)
     except (ValueError, RuntimeError) as error:
         raise NotConvertibleError(f"the model can't run its golden samples: {error}") from error
+    if isinstance(interpreter, OnBoard):
+        interpreter.testing = False
     if problem:
         raise RefusedError(f"self-test failed: {problem}")
     return Model(
@@ -83,5 +86,35 @@ def prepare(bundle: Bundle, order: Assignment, profile: HardwareProfile) -> Mode
         manifest,
         bundle.baseline,
         interpreter,
-        interpreter.description + STANDS_IN[profile.runtime],
+        interpreter.description + remark,
     )
+
+
+def _interpreter(bundle: Bundle, profile: HardwareProfile) -> tuple[LiteRt, str]:
+    """The profile's runtime, and what stands in for it if it is not here, openly."""
+    family: KernelFamily = "xnnpack" if "xnnpack" in bundle.golden.expected else "builtin"
+    make, delegate, remark = LiteRt, "", ""
+    match profile.runtime:
+        case "litert":
+            pass
+        case "edgetpu":
+            why = why_no_edge_tpu()
+            remark = f" (no Edge TPU: {why})" if why else ""
+            delegate = "" if why else LIBRARY
+        case "tflite-runtime":
+            if find_spec("tflite_runtime"):
+                make, family = TfliteRuntime, "builtin"
+            else:
+                remark = " (stands in for tflite-runtime)"
+        case "tflite-micro":
+            remark = " (stands in for TFLite Micro)"
+    manifest = bundle.manifest
+    made = make(
+        bundle.model,
+        manifest.preprocessing,
+        family=family,
+        threads=profile.threads,
+        reconstructs=manifest.reconstructs,
+        delegate=delegate,
+    )
+    return made, remark

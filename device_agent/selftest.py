@@ -21,6 +21,7 @@ import msgspec
 from device_agent.runtime import Model, prepare, verified
 from edge_sdk.channels import Array
 from edge_sdk.errors import EdgeError, NotConvertibleError
+from edge_sdk.interpreter import run
 from edge_sdk.messages import Assignment
 from edge_sdk.ops import Op, why_lacking
 from edge_sdk.profiles import HardwareProfile
@@ -136,7 +137,7 @@ def median_latency(model: Model, rows: Array) -> float:
     begun, times = perf_counter(), []
     for index in range(WARM_UP + RUNS):
         start = perf_counter()
-        model.interpreter.run(rows[index % len(rows)])
+        run(model.interpreter, rows[index % len(rows)])
         times.append((perf_counter() - start) * 1000)
         if perf_counter() - begun > SECONDS:
             break

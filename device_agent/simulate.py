@@ -22,7 +22,7 @@ from device_agent.config import (
 )
 from device_agent.link import Address, LinkEvent, MqttLink
 from device_agent.selftest import in_this_process
-from device_agent.sources import FaultWatch, NpzReplay, read_rows
+from device_agent.sources import FaultWatch, NpzReplay, Paced, read_rows
 from device_agent.uplink import Clock
 from edge_sdk.identity import Token
 from edge_sdk.profiles import load_profile
@@ -126,26 +126,27 @@ def build(
         # profiles turn slower than sites, so that neither can be mistaken for the other
         profile = profiles[index // len(plan.sites) % len(profiles)]
         quality = fate.choice(QUALITIES)
+        seed = fate.getrandbits(32)
         config = AgentConfig(
             device=DeviceConfig(
                 id=name, profile=profile.name, labels={"site": site, "link": quality.name}
             ),
             link=LinkConfig(server=plan.server, rate_limit_bytes=quality.rate),
             input=InputConfig(
-                path=plan.data, rows_per_second=plan.rows_per_second, seed=fate.getrandbits(32)
+                source=f"npz:{plan.data}?seed={seed}", rows_per_second=plan.rows_per_second
             ),
             telemetry=TelemetryConfig(window_seconds=plan.window_seconds),
             state=StateConfig(dir=plan.state_dir / name),
         )
-        source = NpzReplay(rows, config.input.seed)
+        source = NpzReplay(rows, seed)
         if plan.faults is not None:
             watch = FaultWatch(plan.faults, site, clock.monotonic, trouble)
-            source = NpzReplay(rows, config.input.seed, watch.current)
+            source = NpzReplay(rows, seed, watch.current)
         agents[name] = Agent(
             Setup(
                 config=config,
                 profile=profile,
-                source=source,
+                source=Paced(source, plan.rows_per_second, clock.monotonic),
                 clock=clock,
                 token=token,
                 make_link=_links(quality, fate),

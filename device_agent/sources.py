@@ -1,7 +1,8 @@
-"""Where rows come from: a recorded input replayed for ever, through a sensor that may go wrong."""
+"""What a source is; and a recorded input replayed for ever, through a sensor that may go wrong."""
 
+import time
 import zipfile
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Protocol
 
@@ -12,13 +13,74 @@ from edge_sdk.channels import Array
 from edge_sdk.errors import InvalidInputError
 from edge_sdk.sketch import Floats
 
+BEHIND = 2.0  # seconds of rows that may queue up before the oldest are dropped
 RECHECK = 1.0  # seconds between two looks at the faults file
 
 
-class Source(Protocol):
-    """Gives raw rows, in order; never ends."""
+Rows = Array | Sequence[Array]  # alike as one array (n, *shape), or whatever came
 
-    def take(self, count: int) -> Array: ...
+
+class Taken(msgspec.Struct, frozen=True):
+    """Raw rows, what the source calls them (or nothing), and how many were dropped before them."""
+
+    rows: Rows
+    names: Sequence[str] = ()
+    dropped: int = 0
+
+
+class Source(Protocol):
+    """Gives raw rows, in order, as they fall due."""
+
+    def take(self, limit: int) -> Taken:
+        """At most `limit` rows that are there now."""
+
+    def wait(self, seconds: float) -> None:
+        """Until there may be rows, at most so long."""
+
+    def restart(self) -> None:
+        """Somebody begins to listen: what fell due before is gone."""
+
+    def close(self) -> None:
+        """Nobody listens any more."""
+
+    @property
+    def trouble(self) -> str:
+        """Why nothing comes, if something is wrong."""
+
+
+class Replay(Protocol):
+    """Gives as many rows as it is asked for, for ever."""
+
+    def take(self, count: int) -> Rows: ...
+
+
+class Paced:
+    """A replay at a fixed rate; rows that nobody took for BEHIND seconds are dropped."""
+
+    trouble = ""
+
+    def __init__(self, replay: Replay, rows_per_second: float, now: Callable[[], float]) -> None:
+        self._replay, self._rate, self._now = replay, rows_per_second, now
+        self._due = now()
+
+    def take(self, limit: int) -> Taken:
+        """The rows that are due."""
+        count = int((self._now() - self._due) * self._rate)
+        surplus = max(0, count - max(1, int(BEHIND * self._rate)))
+        taken = min(count - surplus, limit)
+        self._due += (surplus + taken) / self._rate
+        return Taken(self._replay.take(taken), dropped=surplus)
+
+    def wait(self, seconds: float) -> None:
+        """One wake-up serves all rows that fall due meanwhile."""
+        time.sleep(seconds)
+
+    def restart(self) -> None:
+        """The first row is due one interval from now."""
+        self._due = self._now()
+
+    def close(self) -> None:
+        """It has no thread."""
 
 
 class SensorFault(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -102,7 +164,7 @@ def apply_fault(rows: Array, fault: SensorFault, low: float, high: float) -> Arr
     """
     values = rows.astype(np.float64) * fault.gain + fault.offset
     if fault.blur and values.ndim >= 3:
-        values = _box(_box(values, fault.blur, 1), fault.blur, 2)
+        values = box_blur(box_blur(values, fault.blur, 1), fault.blur, 2)
     if fault.stuck_rows and values.ndim >= 2:
         values[:, : fault.stuck_rows] = low
     values = values.clip(low, high)
@@ -144,7 +206,7 @@ def read_rows(path: Path) -> Array:
     return rows
 
 
-def _box(values: Floats, radius: int, axis: int) -> Floats:
+def box_blur(values: Floats, radius: int, axis: int) -> Floats:
     """Mean over 2 * radius + 1 neighbours along `axis`; the border is repeated."""
     width = [(0, 0)] * values.ndim
     width[axis] = (radius, radius)

@@ -1,12 +1,15 @@
 """The way up: bodies go into the outbox, and from there sealed onto the link until confirmed."""
 
+import math
 import secrets
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Protocol
 
 import msgspec
 
+from device_agent.budget import Budget
 from device_agent.enrol import Identity
 from device_agent.outbox import Numbered, Outbox, Stamp
 from edge_sdk.messages import Body, Sealed, Window, seal
@@ -23,6 +26,14 @@ class Clock(Protocol):
     def monotonic(self) -> float: ...
 
 
+class Bounds(msgspec.Struct, frozen=True):
+    """What may wait, and what may go out; `bytes_per_day` 0 is no limit."""
+
+    bytes: int
+    days: float = math.inf
+    bytes_per_day: int = 0
+
+
 class Uplink:
     """Every message of one process start; `publish` may lose what it is given."""
 
@@ -30,15 +41,17 @@ class Uplink:
         self,
         identity: Identity,
         path: Path,
-        limit: int,
+        bounds: Bounds,
         clock: Clock,
         publish: Callable[[Upward, bytes], None],
     ) -> None:
         boot = secrets.token_hex(8)
         self._identity, self._clock, self._publish = identity, clock, publish
-        self._outbox = Outbox(path, boot, limit)
+        self._outbox = Outbox(path, boot, bounds.bytes, bounds.days * 86_400)
+        self._budget = Budget(bounds.bytes_per_day, clock.monotonic())
         self._started = self._moved = clock.monotonic()
         self._lost_rows = 0
+        self.sent_bytes = 0
         self.online = False
 
     @property
@@ -78,7 +91,13 @@ class Uplink:
         if not self.online:
             self._outbox.commit()
             return
-        self._send(self._outbox.take())
+        if self._budget.limited:
+            allowed = self._budget.left(self._clock.monotonic())
+            if allowed <= 0:
+                self._outbox.widen(self._budget.horizon)
+            self._send(self._outbox.take(allowed))
+        else:
+            self._send(self._outbox.take())
         if self._outbox.flying and self._clock.monotonic() - self._moved > RESEND:
             self._resend()
 
@@ -98,7 +117,12 @@ class Uplink:
 
     def _send(self, messages: list[Numbered]) -> None:
         for one in messages:
-            self._publish(one.kind, self._sealed(one))
+            payload = self._sealed(one)
+            self.sent_bytes += len(payload)
+            self._budget.spend(len(payload))
+            day = time.strftime("%Y-%m-%d", time.gmtime(self._clock.wall()))
+            self._outbox.left(one.kind, len(payload), day)
+            self._publish(one.kind, payload)
 
     def _sealed(self, one: Numbered) -> bytes:
         sealed = Sealed(

@@ -1,109 +1,163 @@
 """One telemetry window: what a model was given and answered, kept until it is summed up.
 
-Rows are only copied into preallocated buffers while they pass; channels and sketches are computed
-for all of them at once when the window ends. A window belongs to one model.
+Rows are only kept while they pass. `close` hands out what came together, and another thread makes
+channels and sketches of it, all rows at once. A window belongs to one model.
 """
 
+import msgspec
 import numpy as np
-from numpy.typing import NDArray
 
-from edge_sdk.bundle import Manifest
+from device_agent.runtime import Model
+from device_agent.shadow import Compared
 from edge_sdk.channels import LATENCY, Array, answer_channels, input_channels
-from edge_sdk.interpreter import Scores
-from edge_sdk.messages import Running, Window
-from edge_sdk.sketch import Baseline, Floats, Sketch, sketch
+from edge_sdk.messages import Window
+from edge_sdk.sketch import Floats, sketch_all
 
 RAW_BYTES = 4 * 1024 * 1024  # raw rows held at a time; large images are summed up in portions
+PORTION = 4096  # answers held at a time
+# Inputs of a window that are looked at, evenly spread; all answers are. More would cost a fast
+# model its speed and tell nothing: the shares of 2,048 rows are known to one point.
+INPUTS = 2048
+Columns = dict[str, Floats]
+
+
+class Gathered:
+    """Rows and answers of one window; the arrays it is given are its own from then on."""
+
+    def __init__(self, model: Model, stride: int) -> None:
+        self._model, self._stride = model, stride
+        self._columns: list[Columns] = []
+        self._raw: list[Array] = []
+        self._stored: list[Array] = []
+        self._latency: list[Floats] = []
+        self._raw_bytes = self._waiting = self._looked_at = self.rows = 0
+
+    def add(self, rows: Array, stored: Array, latency_ms: Floats) -> None:
+        """As `WindowBuffer.answered`."""
+        self._stored.append(stored)
+        self._latency.append(latency_ms)
+        self._waiting += len(rows)
+        chosen = rows
+        if self._stride > 1:
+            chosen = rows[(-self.rows) % self._stride :: self._stride].copy()
+        self.rows += len(rows)
+        if len(chosen):
+            self._raw.append(chosen)
+            self._raw_bytes += chosen.nbytes
+            self._looked_at += len(chosen)
+        if self._looked_at >= INPUTS:  # only in a first, or a much busier, window
+            self._stride, self._looked_at = 2 * self._stride, 0
+        if self._raw_bytes >= RAW_BYTES:
+            self._sum_up_inputs()
+        if self._waiting >= PORTION:
+            self._sum_up_outputs()
+
+    def channels(self) -> Columns:
+        """Every channel's values, (n,) each; n differs between inputs and outputs."""
+        self._sum_up_inputs()
+        self._sum_up_outputs()
+        found: dict[str, list[Floats]] = {}
+        for portion in self._columns:
+            for name, values in portion.items():
+                found.setdefault(name, []).append(values)
+        return {n: v[0] if len(v) == 1 else np.concatenate(v) for n, v in found.items()}
+
+    def _sum_up_inputs(self) -> None:
+        if self._raw:
+            raw = np.concatenate(self._raw)
+            self._columns.append(input_channels(self._model.manifest.input, raw))
+            self._raw.clear()
+        self._raw_bytes = 0
+
+    def _sum_up_outputs(self) -> None:
+        if self._stored:
+            scores = self._model.interpreter.scores(np.concatenate(self._stored))
+            answers = answer_channels(scores, self._model.manifest.scores)
+            latency = {"latency_ms": np.concatenate(self._latency)}
+            self._columns.append({**answers, **latency})
+            self._stored.clear()
+            self._latency.clear()
+        self._waiting = 0
+
+
+class Filled(msgspec.Struct, frozen=True, kw_only=True):
+    """A window that has ended: its numbers now, its sketches when `window` is called."""
+
+    model: Model
+    seconds: float
+    errors: int
+    dropped: int
+    skew: dict[str, int]
+    rss_bytes: int
+    gathered: Gathered
+    compared: Compared | None
+
+    @property
+    def rows(self) -> int:
+        return self.gathered.rows
+
+    def window(self) -> Window:
+        """The message; takes some milliseconds."""
+        running, baseline = self.model.running, self.model.baseline
+        channels = {"latency_ms": LATENCY, **baseline.channels}
+        return Window(
+            model=running.model,
+            version=running.version,
+            digest=running.digest,
+            edges_id=baseline.edges_id,
+            seconds=self.seconds,
+            rows=self.rows,
+            errors=self.errors,
+            dropped=self.dropped,
+            skew=self.skew,
+            channels=sketch_all(channels, self.gathered.channels()),
+            rss_bytes=self.rss_bytes,
+            comparison=self.compared.comparison() if self.compared else None,
+        )
 
 
 class WindowBuffer:
     """Takes the rows of one model; `close` gives the window and begins the next."""
 
-    def __init__(
-        self, running: Running, manifest: Manifest, baseline: Baseline, capacity: int
-    ) -> None:
-        self._running, self._manifest, self._baseline = running, manifest, baseline
-        self._channels = {"latency_ms": LATENCY, **baseline.channels}
-        self._scores = np.empty((capacity, manifest.answer_width), np.float32)
-        self._latency = np.empty(capacity, np.float64)
-        self._raw: NDArray[np.generic] | None = None
-        self._inputs: list[dict[str, Floats]] = []
-        self._begin()
-
-    @property
-    def full(self) -> bool:
-        """Whether no further row fits: the window must be closed, however young."""
-        return self.rows == len(self._latency)
+    def __init__(self, model: Model) -> None:
+        self._model = model
+        self._begin(stride=1)
 
     @property
     def idle(self) -> bool:
         """Whether nothing came yet."""
-        return not (self.rows or self.errors or self._skew)
+        return not (self._gathered.rows or self._errors or self._skew)
 
-    def answered(self, raw: Array, scores: Scores, latency_ms: float) -> None:
-        """One inference."""
-        if self._raw is None or self._waiting == len(self._raw) or raw.dtype != self._raw.dtype:
-            self._sum_up_inputs()
-            self._raw = self._room(raw)
-        self._raw[self._waiting] = raw
-        self._waiting += 1
-        self._scores[self.rows] = scores
-        self._latency[self.rows] = latency_ms
-        self.rows += 1
+    def answered(self, rows: Array, stored: Array, latency_ms: Floats) -> None:
+        """Inferences: raw rows (n, *shape), stored answers (n, classes), milliseconds (n,)."""
+        self._gathered.add(rows, stored, latency_ms)
 
-    def failed(self) -> None:
-        """One inference that raised."""
-        self.errors += 1
+    def failed(self, count: int) -> None:
+        """Inferences that raised."""
+        self._errors += count
 
     def skewed(self, reason: str) -> None:
         """One row that does not fit the input schema."""
         self._skew[reason] = self._skew.get(reason, 0) + 1
 
-    def close(self, seconds: float, dropped: int, rss_bytes: int) -> Window:
+    def close(
+        self, seconds: float, dropped: int, rss_bytes: int, compared: Compared | None = None
+    ) -> Filled:
         """The window so far."""
-        window = Window(
-            model=self._running.model,
-            version=self._running.version,
-            digest=self._running.digest,
-            edges_id=self._baseline.edges_id,
+        filled = Filled(
+            model=self._model,
             seconds=seconds,
-            rows=self.rows,
-            errors=self.errors,
+            errors=self._errors,
             dropped=dropped,
             skew=self._skew,
-            channels=self._sketches(),
             rss_bytes=rss_bytes,
+            gathered=self._gathered,
+            compared=compared,
         )
-        self._begin()
-        return window
+        self._begin(stride=max(1, -(-filled.rows // INPUTS)))
+        return filled
 
-    def _begin(self) -> None:
-        self.rows = self.errors = self._waiting = 0
+    def _begin(self, stride: int) -> None:
+        self._gathered = Gathered(self._model, stride)
+        self._errors = 0
         self._skew: dict[str, int] = {}
-        self._inputs.clear()
-
-    def _room(self, raw: Array) -> NDArray[np.generic]:
-        rows = max(1, min(len(self._latency), RAW_BYTES // max(1, raw.nbytes)))
-        if self._raw is not None and self._raw.dtype == raw.dtype:
-            return self._raw
-        return np.empty((rows, *raw.shape), raw.dtype)
-
-    def _sum_up_inputs(self) -> None:
-        if self._raw is not None and self._waiting:
-            self._inputs.append(input_channels(self._manifest.input, self._raw[: self._waiting]))
-        self._waiting = 0
-
-    def _sketches(self) -> dict[str, Sketch]:
-        if not self.rows:
-            return {}
-        self._sum_up_inputs()
-        columns = {
-            **{name: np.concatenate([c[name] for c in self._inputs]) for name in self._inputs[0]},
-            **answer_channels(self._scores[: self.rows], self._manifest.scores),
-            "latency_ms": self._latency[: self.rows],
-        }
-        return {
-            name: sketch(self._channels[name], values)
-            for name, values in columns.items()
-            if name in self._channels
-        }

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import msgspec
 
+from device_agent.board import Board
 from device_agent.download import (
     DeniedDownloadError,
     InterruptedDownloadError,
@@ -70,7 +71,9 @@ class Worker:
         now: Callable[[], float],
         chance: random.Random,
         done: Callable[[Done | Noticed], None],
+        board: Board | None = None,
     ) -> None:
+        self._board = board
         self._trial, self._repository = trial, repository
         self._store, self._identity, self._profile = store, identity, profile
         self._rate, self._now, self._chance, self._done = rate, now, chance, done
@@ -187,7 +190,7 @@ class Worker:
         if not job.known and (reason := self._trial(task, job.cancelled)):
             return SelfTested(order.generation, reason)
         try:
-            model = load(path, order, self._keys, self._profile)
+            model = load(path, order, self._keys, self._profile, self._board)
         except EdgeError as error:
             return SelfTested(order.generation, str(error))
         self._models[order.digest] = model

@@ -104,6 +104,14 @@ def schema_skew(schema: InputSchema, row: Array) -> str | None:
     return None
 
 
+def fits(schema: InputSchema, rows: Array) -> bool:
+    """Whether `schema_skew` finds nothing in any of the raw rows (n, *shape)."""
+    if rows.shape[1:] != schema.shape or rows.dtype.kind not in "fiub":
+        return False
+    low, high = np.minimum.reduce(rows, axis=None), np.maximum.reduce(rows, axis=None)
+    return bool(low >= schema.low and high <= schema.high)  # no NaN passes either
+
+
 def input_channels(schema: InputSchema, rows: Array) -> dict[str, Floats]:
     """Channels `input.*` of raw rows (n, *shape), each (n,).
 
@@ -113,34 +121,61 @@ def input_channels(schema: InputSchema, rows: Array) -> dict[str, Floats]:
     the cast: how far the first (red) and the last (blue) are above the mean of all. Vectors give
     their columns, other tensors mean, spread and peak.
     """
-    span = (schema.high - schema.low) or 1.0
     if schema.kind == "image":
-        values = (rows.astype(np.float64) - schema.low) / span
-        grey = values if values.ndim == 3 else values.mean(axis=3)
-        inner = grey[:, 1:-1, 1:-1]
-        around = grey[:, :-2, 1:-1] + grey[:, 2:, 1:-1] + grey[:, 1:-1, :-2] + grey[:, 1:-1, 2:]
-        cast = {}
-        if values.ndim == 4 and values.shape[3] == 3:
-            colours = values.mean(axis=(1, 2))
-            red, blue = (colours[:, i] - colours.mean(axis=1) for i in (0, 2))
-            cast = {"input.red_cast": red, "input.blue_cast": blue}
-        return {
-            "input.brightness": grey.mean(axis=(1, 2)),
-            "input.contrast": grey.std(axis=(1, 2)),
-            "input.sharpness": np.abs(around - 4 * inner).mean(axis=(1, 2)),
-            "input.dark": (grey <= DARK).mean(axis=(1, 2)),
-            "input.bright": (grey >= BRIGHT).mean(axis=(1, 2)),
-            **cast,
-        }
+        span = (schema.high - schema.low) or 1.0
+        found = _picture_channels(_grey(rows, schema.low, span))
+        if rows.ndim == 4 and rows.shape[3] == 3:
+            found |= _cast(rows, found["input.brightness"], schema.low, span)
+        return found
     flat = rows.astype(np.float64).reshape(len(rows), -1)
     if schema.kind == "vector":
         names = schema.columns or tuple(f"x{i}" for i in range(flat.shape[1]))
-        return {f"input.{name}": flat[:, i] for i, name in enumerate(names[:MAX_COLUMNS])}
+        columns = np.ascontiguousarray(flat[:, :MAX_COLUMNS].T)
+        return {f"input.{n}": column for n, column in zip(names, columns, strict=False)}
     return {
         "input.mean": flat.mean(axis=1),
         "input.spread": flat.std(axis=1),
         "input.peak": np.abs(flat).max(axis=1),
     }
+
+
+def _grey(rows: Array, low: float, span: float) -> NDArray[np.float32]:
+    """Pictures (n, height, width) on 0..1; sums colours plane by plane, which numpy does fast."""
+    values = rows.astype(np.float32)
+    colours = 1
+    if values.ndim == 4:
+        colours, planes = values.shape[3], values
+        values = planes[..., 0].copy()
+        for colour in range(1, colours):
+            values += planes[..., colour]
+    values -= np.float32(low * colours)
+    values *= np.float32(1 / (span * colours))
+    return values
+
+
+def _cast(rows: Array, brightness: Floats, low: float, span: float) -> dict[str, Floats]:
+    red, blue = (rows[..., i].reshape(len(rows), -1).mean(axis=1) for i in (0, 2))
+    return {
+        "input.red_cast": (red - low) / span - brightness,
+        "input.blue_cast": (blue - low) / span - brightness,
+    }
+
+
+def _picture_channels(grey: NDArray[np.float32]) -> dict[str, Floats]:
+    flat = grey.reshape(len(grey), -1)
+    laplace = grey[:, :-2, 1:-1] + grey[:, 2:, 1:-1]
+    laplace += grey[:, 1:-1, :-2]
+    laplace += grey[:, 1:-1, 2:]
+    laplace -= 4 * grey[:, 1:-1, 1:-1]
+    np.abs(laplace, out=laplace)
+    columns = {
+        "input.brightness": flat.mean(axis=1),
+        "input.contrast": flat.std(axis=1),
+        "input.sharpness": laplace.mean(axis=(1, 2)),
+        "input.dark": (flat <= DARK).mean(axis=1),
+        "input.bright": (flat >= BRIGHT).mean(axis=1),
+    }
+    return {name: values.astype(np.float64) for name, values in columns.items()}
 
 
 def output_channels(probabilities: Floats) -> dict[str, Floats]:
@@ -166,6 +201,18 @@ def answer_channels(scores: Array, kind: ScoreKind) -> dict[str, Floats]:
         names = [f"output.{kind.removesuffix('s')}{i or ''}" for i in range(scores.shape[1])]
         return {name: scores[:, i].astype(np.float64) for i, name in enumerate(names[:MAX_COLUMNS])}
     return output_channels(to_probabilities(scores, kind))
+
+
+def of_classes(kind: ScoreKind) -> bool:
+    """Whether an answer says how likely each class is."""
+    return kind == "probabilities" or kind == "logits"
+
+
+def real_answers(scores: Array, kind: ScoreKind) -> Floats:
+    """Class probabilities (n, classes), or the numbers that the model gives (n, k)."""
+    if kind == "probabilities" or kind == "logits":
+        return to_probabilities(scores, kind)
+    return scores.astype(np.float64)
 
 
 def to_probabilities(scores: Array, kind: Literal["probabilities", "logits"]) -> Floats:

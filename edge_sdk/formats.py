@@ -63,6 +63,9 @@ def from_toml(kind: type[T], data: bytes, what: str) -> T:
 
 
 def _check_version(kind: type[msgspec.Struct], found: _Version, what: str) -> None:
-    known = next(f.default for f in msgspec.structs.fields(kind) if f.name == "format")
+    field = next(f for f in msgspec.structs.fields(kind) if f.name == "format")
+    known = field.default
+    if field.default_factory is not msgspec.NODEFAULT:  # so that it is never left out
+        known = field.default_factory()
     if found.format != known:
         raise UnsupportedVersionError(what, found.format, known)

@@ -20,13 +20,26 @@ Scores = NDArray[np.float32]
 
 
 class Interpreter(Protocol):
-    """Runs one model; `run` takes one raw row (*shape) and gives scores (classes,)."""
+    """Runs one model. In three steps, since the first and the last are cheap for many rows at once.
+
+    `prepare` turns raw rows (n, *shape) into input tensors (n, 1, *shape), `infer` gives the stored
+    answer (1, classes) of one of them, `scores` the real values (n, classes) of stored answers.
+    """
 
     @property
     def description(self) -> str: ...
     @property
     def family(self) -> KernelFamily: ...
-    def run(self, raw: Array) -> Scores: ...
+    def prepare(self, rows: Array) -> Array: ...
+    def infer(self, prepared: Array) -> Array: ...
+    def scores(self, stored: Array) -> Scores: ...
+
+
+def run(interpreter: Interpreter, raw: Array) -> Scores:
+    """Scores (classes,) of one raw row (*shape)."""
+    [prepared] = interpreter.prepare(raw[np.newaxis])
+    scores: Scores = interpreter.scores(interpreter.infer(prepared))[0]
+    return scores
 
 
 class LiteRt:
@@ -47,8 +60,9 @@ class LiteRt:
         family: KernelFamily = "xnnpack",
         threads: int = 1,
         reconstructs: bool = False,
+        delegate: str = "",
     ) -> None:
-        litert = _litert()
+        litert = self._library()
         resolver = litert.OpResolverType
         kernels = {
             "xnnpack": resolver.AUTO,
@@ -59,32 +73,58 @@ class LiteRt:
         )
         try:
             self._interpreter = litert.Interpreter(
-                **source, num_threads=threads, experimental_op_resolver_type=kernels[family]
+                **source,
+                num_threads=threads,
+                experimental_op_resolver_type=kernels[family],
+                experimental_delegates=[litert.load_delegate(delegate)] if delegate else None,
             )
             self._interpreter.allocate_tensors()
         except (ValueError, RuntimeError) as error:
             raise NotConvertibleError(f"LiteRT does not load the model: {error}") from error
         self.family: KernelFamily = family
+        self._delegate = delegate
         self._preprocessing, self._reconstructs = preprocessing, reconstructs
         self.input = _tensor(self._interpreter.get_input_details())
         self.output = _tensor(self._interpreter.get_output_details())
+        self._prepared = Prepared(preprocessing, self.input)
         self._in = self._interpreter.get_input_details()[0]["index"]
         self._out = self._interpreter.get_output_details()[0]["index"]
 
+    name = "litert"
+
+    @staticmethod
+    def _library() -> Any:  # noqa: ANN401 - LiteRT ships no types
+        return _litert()
+
     @property
     def description(self) -> str:
-        return f"litert/{self.family}/cpu"
+        return f"{self.name}/{self._delegate or f'{self.family}/cpu'}"
+
+    def prepare(self, rows: Array) -> Array:
+        """Input tensors (n, 1, *shape) of raw rows (n, *shape); real values if it reconstructs."""
+        if self._reconstructs:
+            return self._preprocessing.apply(rows)[:, np.newaxis]
+        return self._prepared(rows)[:, np.newaxis]
+
+    def infer(self, prepared: Array) -> Array:
+        """The stored answer (1, classes) of one input tensor (1, *shape)."""
+        given = prepared
+        if self._reconstructs:
+            given = quantise(prepared.astype(np.float32), self.input)
+        self._interpreter.set_tensor(self._in, given)
+        self._interpreter.invoke()
+        stored: Array = self._interpreter.get_tensor(self._out)
+        if self._reconstructs:
+            return reconstruction_error(prepared, dequantise(stored, self.output))
+        return stored
+
+    def scores(self, stored: Array) -> Scores:
+        """Real scores (n, classes) of stored answers (n, classes)."""
+        return stored.astype(np.float32) if self._reconstructs else dequantise(stored, self.output)
 
     def run(self, raw: Array) -> Scores:
         """Scores (classes,) of one raw row (*shape)."""
-        values = self._preprocessing.apply(raw[np.newaxis])
-        self._interpreter.set_tensor(self._in, quantise(values, self.input))
-        self._interpreter.invoke()
-        scores: Scores = dequantise(self._interpreter.get_tensor(self._out), self.output)
-        if self._reconstructs:
-            scores = reconstruction_error(values, scores)
-        answer: Scores = scores[0]
-        return answer
+        return run(self, raw)
 
     def run_rows(self, rows: Array) -> Scores:
         """Scores (n, classes) of raw rows (n, *shape), one by one as a device does."""
@@ -102,6 +142,56 @@ def _knows(op: Op) -> bool:
     except (ValueError, RuntimeError):
         return False
     return True
+
+
+class TfliteRuntime(LiteRt):
+    """The same in tflite-runtime 2.14, which has what LiteRT had then and needs numpy < 2.
+
+    By default it gives the built-in kernels' answers, also where XNNPACK is asked for.
+
+    Raises:
+        EdgeError: tflite-runtime is not installed.
+    """
+
+    name = "tflite-runtime"
+
+    @staticmethod
+    def _library() -> Any:  # noqa: ANN401 - it ships no types
+        try:
+            from tflite_runtime import interpreter
+        except ModuleNotFoundError as error:
+            raise EdgeError(
+                "this runtime needs tflite-runtime 2.14 and numpy < 2 (Python 3.11 or older)"
+            ) from error
+        return interpreter
+
+
+class Prepared:
+    """Preprocessing and quantisation of raw rows, by table where a raw value is one byte."""
+
+    def __init__(self, preprocessing: Preprocessing, spec: TensorSpec) -> None:
+        self._preprocessing, self._spec = preprocessing, spec
+        self._table: bytes | None = None
+        self._shift: np.uint8 | None = None
+        if spec.dtype in ("int8", "uint8") and not preprocessing.steps:
+            every = np.arange(256, dtype=np.uint8)
+            stored = self._plainly(every).view(np.uint8)
+            self._table = stored.tobytes()
+            if (stored - every == stored[0]).all():  # as for x / 255 on a scale of 1 / 255
+                self._shift = stored[0]
+
+    def __call__(self, rows: Array) -> Array:
+        """What the model's input tensor stores for raw rows (n, *shape)."""
+        if rows.dtype != np.uint8 or self._table is None:
+            return self._plainly(rows)
+        if self._shift is not None:
+            shifted: Array = np.add(rows, self._shift).view(self._spec.dtype)
+            return shifted
+        flat = np.frombuffer(rows.tobytes().translate(self._table), self._spec.dtype)
+        return flat.reshape(rows.shape)
+
+    def _plainly(self, rows: Array) -> Array:
+        return quantise(self._preprocessing.apply(rows), self._spec)
 
 
 def quantise(values: Scores, spec: TensorSpec) -> Array:
@@ -130,7 +220,7 @@ def self_test(interpreter: Interpreter, golden: Golden, manifest: Manifest) -> s
     expected = golden.expected.get(interpreter.family)
     if expected is None:
         return f"the bundle has no golden answers for {interpreter.family} kernels"
-    got = np.stack([interpreter.run(row) for row in golden.inputs])
+    got = np.stack([run(interpreter, row) for row in golden.inputs])
     if got.shape != expected.shape:
         return f"golden answers have shape {expected.shape}, the model gives {got.shape}"
     worst = float(np.abs(got - expected).max())

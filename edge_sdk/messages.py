@@ -96,12 +96,37 @@ class Comparison(msgspec.Struct, frozen=True, kw_only=True):
     lead: Sketch
 
 
-class Window(msgspec.Struct, frozen=True, kw_only=True):
-    """What happened in one telemetry window under one model.
+class Hardware(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """The board during one window, by what it tells of itself.
+
+    Attributes:
+        cpu: of this process, 1 is one core busy; `load` is the whole board's in the last minute.
+        temperature: of the hottest sensor at the end, degrees Celsius.
+        flags: throttling and under-voltage as the firmware names them; `-before` is since its boot.
+        rss_bytes, free_bytes: memory of this process, and what the board has left.
+        disk_bytes, link_bytes: written to disk, and sent to the server.
+        waiting: messages that the server had not confirmed at the end.
+        answers_lost: answers that did not reach their sinks.
+    """
+
+    cpu: float = 0.0
+    load: float = 0.0
+    temperature: float | None = None
+    flags: tuple[str, ...] = ()
+    rss_bytes: int = 0
+    free_bytes: int = 0
+    disk_bytes: int = 0
+    link_bytes: int = 0
+    waiting: int = 0
+    answers_lost: int = 0
+
+
+class Window(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """What happened in one telemetry window under one model; what is zero is not sent.
 
     Attributes:
         digest: of the bundle that answered; a window never mixes two.
-        edges_id: of the baseline whose edges the sketches use.
+        edges_id: of the baseline whose edges the sketches use; "" where they are packed.
         seconds: length of the window by the monotonic clock.
         rows: inferences answered.
         errors: inferences that raised.
@@ -110,9 +135,11 @@ class Window(msgspec.Struct, frozen=True, kw_only=True):
         channels: sketches by channel name (`input.*`, `output.*`, `latency_ms`).
         rss_bytes: resident memory of the process at the end.
         comparison: with a shadow model, if one ran beside.
+        packed: the channels on the wire, see `edge_sdk.packing`.
+        hardware: the board meanwhile.
     """
 
-    format: int = 1
+    format: int = msgspec.field(default_factory=lambda: 1)
     slot: str = "main"
     model: str
     version: str
@@ -126,6 +153,8 @@ class Window(msgspec.Struct, frozen=True, kw_only=True):
     channels: dict[str, Sketch] = {}
     rss_bytes: int = 0
     comparison: Comparison | None = None
+    packed: bytes = b""
+    hardware: Hardware | None = None
 
 
 Policy = Literal[

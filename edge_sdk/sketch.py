@@ -5,6 +5,7 @@ cohorts are merged by adding them up. Values outside the outer edges are kept in
 overflow bin; mean and variance come from exact sums, free of binning error.
 """
 
+import math
 from collections.abc import Mapping
 from typing import Literal
 
@@ -16,6 +17,7 @@ from edge_sdk.errors import InvalidInputError
 from edge_sdk.files import sha256
 
 Floats = NDArray[np.float64]
+MANY = 32  # channels
 
 
 class Channel(msgspec.Struct, frozen=True, kw_only=True):
@@ -161,6 +163,55 @@ def sketch(channel: Channel, values: Floats) -> Sketch:
     )
 
 
+def sketch_all(channels: Mapping[str, Channel], columns: Mapping[str, Floats]) -> dict[str, Sketch]:
+    """The sketches of `columns` (name -> (n,)), those without a channel left out.
+
+    The same as `sketch` of each, for all numeric columns of one form at once: sorting a column once
+    costs less than looking up the bin of each of its values.
+    """
+    found: dict[str, Sketch] = {}
+    alike: dict[tuple[int, int], list[str]] = {}
+    for name, values in columns.items():
+        channel = channels.get(name)
+        if channel is None:
+            continue
+        if channel.kind == "numeric" and channel.edges and len(values):
+            alike.setdefault((len(values), len(channel.edges)), []).append(name)
+        else:
+            found[name] = sketch(channel, values)
+    for names in alike.values():
+        found |= _sorted_sketches(channels, columns, names)
+    return found
+
+
+def _sorted_sketches(
+    channels: Mapping[str, Channel], columns: Mapping[str, Floats], names: list[str]
+) -> dict[str, Sketch]:
+    values = np.stack([columns[name] for name in names])
+    size = values.shape[1]
+    totals = values.sum(axis=1)
+    squares = np.einsum("ij,ij->i", values, values)
+    values.sort(axis=1)
+    below = [row.searchsorted(channels[n].edges) for n, row in zip(names, values, strict=True)]
+    counts = np.diff(below, axis=1, prepend=0, append=size).tolist()
+    found = {}
+    for at, (name, total, square, low, high) in enumerate(
+        zip(
+            names,
+            totals.tolist(),
+            squares.tolist(),
+            values[:, 0].tolist(),
+            values[:, -1].tolist(),
+            strict=True,
+        )
+    ):
+        if math.isfinite(total):
+            found[name] = Sketch(counts[at], size, 0, total, square, low, high)
+        else:  # a NaN, an infinity or an overflow somewhere in it
+            found[name] = sketch(channels[name], columns[name])
+    return found
+
+
 def merge(one: Sketch, other: Sketch) -> Sketch:
     """The sketch of both sets of rows.
 
@@ -191,14 +242,19 @@ def make_baseline(
 ) -> Baseline:
     """The baseline of reference `columns` (name -> (n,)); `output.class` counts `labels`.
 
+    Many channels are binned by deciles, so that a window of them still takes about 1 KB.
+
     Args:
         columns: the reference rows, by channel.
         labels: names of the classes.
         right: 1 for each row that was answered right, else 0; None if that is not known.
     """
     rows = max((len(values) for values in columns.values()), default=0)
+    size = 20 if len(columns) <= MANY else 10
     channels = {
-        name: numeric_channel(values) for name, values in columns.items() if name != "output.class"
+        name: numeric_channel(values, size)
+        for name, values in columns.items()
+        if name != "output.class"
     }
     if "output.class" in columns:
         channels["output.class"] = category_channel(columns["output.class"], labels)

@@ -9,7 +9,10 @@ from collections.abc import Callable, Sequence
 
 import msgspec
 
+from edge_sdk.errors import FormatError
+from edge_sdk.formats import to_msgpack
 from edge_sdk.messages import Event, Report, Sample, Sealed, Window
+from edge_sdk.packing import unpacked
 from edge_sdk.sketch import Sketch
 from edge_sdk.topics import Upward
 from fleet_server import rollups
@@ -97,8 +100,8 @@ def _take_in(
 def _sort(item: Arrived, sealed: Sealed, place: int, bundles: Bundles, out: _Sorted) -> None:
     reason: str | None
     match item.body:
-        case Window() as window:
-            reason = why_not_window(window, bundles(window.digest))
+        case Window() as sent:
+            window, reason = _legible(sent, bundles(sent.digest))
             if not reason:
                 out.windows.append(_window(item, sealed, window))
                 out.contents.append(window)
@@ -116,6 +119,15 @@ def _sort(item: Arrived, sealed: Sealed, place: int, bundles: Bundles, out: _Sor
             reason = item.reason
     if reason:
         out.poison.append(_poison(item, reason))
+
+
+def _legible(sent: Window, bundle: BundleRecord | None) -> tuple[Window, str | None]:
+    """The window with its sketches unpacked, and why it can't be counted, if so."""
+    try:
+        window = unpacked(sent, bundle.baseline) if bundle else sent
+    except FormatError as error:
+        return sent, str(error)
+    return window, why_not_window(window, bundle)
 
 
 def _roll_up(store: Store, out: _Sorted, bundles: Bundles) -> None:
@@ -187,7 +199,7 @@ def _window(item: Arrived, sealed: Sealed, window: Window) -> NewWindow:
         confidence_mean=confidence.mean if confidence else None,
         confidence_rows=confidence.rows if confidence else 0,
         latency_mean=latency.mean if latency else None,
-        body=sealed.body,
+        body=sealed.body if window is item.body else to_msgpack(window),
     )
 
 

@@ -29,7 +29,7 @@ from device_agent.config import (
     TrialConfig,
 )
 from device_agent.selftest import in_this_process
-from device_agent.sources import NpzReplay
+from device_agent.sources import NpzReplay, Paced
 from device_agent.uplink import Clock
 from edge_sdk import messages
 from edge_sdk.bundle import Golden
@@ -48,13 +48,14 @@ from edge_sdk.identity import (
     shared_secrets,
 )
 from edge_sdk.interpreter import LiteRt
+from edge_sdk.packing import unpacked
 from edge_sdk.profiles import HardwareProfile
 from edge_sdk.signed_time import sign_time
 from edge_sdk.signing import SigningKey
 from fleet_server.mqtt.endpoint import Endpoint
 from fleet_server.trust.founding import create
 from fleet_server.trust.roles import Target
-from tests.bundles import make_bundle
+from tests.bundles import baseline_of, make_bundle
 
 MODEL = Path(__file__).with_name("data") / "tiny_int8.tflite"
 LABELS = ("top-left", "top-right", "bottom-left", "bottom-right")
@@ -277,7 +278,10 @@ class FleetServer:
     # --- what came
 
     def bodies(self, device: str, kind: type) -> list:
-        return [body for name, body in list(self.inbox) if name == device and type(body) is kind]
+        found = [body for name, body in list(self.inbox) if name == device and type(body) is kind]
+        if kind is messages.Window:
+            return [unpacked(window, baseline_of(rows(), LABELS)) for window in found]
+        return found
 
     def phases(self, device: str) -> list[tuple[int, str]]:
         return [(r.generation, r.phase) for r in self.bodies(device, messages.Report)]
@@ -443,7 +447,7 @@ def config(folder: Path, server: str, **changes: object) -> AgentConfig:
     parts = {
         "device": DeviceConfig(id="dev-1", profile=BOARD.name, labels={"site": "north"}),
         "link": LinkConfig(server=server),
-        "input": InputConfig(path=folder / "x.npz", rows_per_second=200),
+        "input": InputConfig(source=f"npz:{folder / 'x.npz'}", rows_per_second=200),
         "telemetry": TelemetryConfig(window_seconds=0.1),
         "trial": TrialConfig(windows=2),
         "state": StateConfig(dir=folder / "state"),
@@ -458,12 +462,14 @@ def setup(
     clock: Clock | None = None,
 ) -> Setup:
     """As `edge agent run` has it, but without the child that tries a new model first."""
+    replay = NpzReplay(rows() if source_rows is None else source_rows, 0)
+    clock = clock or SystemClock()
     return Setup(
         trial=in_this_process,
         config=given,
         profile=BOARD,
-        source=NpzReplay(rows() if source_rows is None else source_rows, 0),
-        clock=clock or SystemClock(),
+        source=Paced(replay, given.input.rows_per_second, clock.monotonic),
+        clock=clock,
         token=lambda: token,
     )
 

@@ -78,12 +78,17 @@ def make_bundle(
     golden: Golden | None = None,
     tolerance: float = 0.05,
     ops: tuple[Op, ...] = (),
+    tensors: tuple[TensorSpec, TensorSpec] | None = None,
 ) -> bytes:
     """A whole bundle file, signed by `key`; the same arguments give the same bytes.
 
-    Give `model` and `golden` of a real .tflite if something shall run it.
+    Give `model` and `golden` of a real .tflite if something shall run it, `tensors` for a board.
     """
     rows = pictures() if x is None else x
+    given, made = tensors or (
+        TensorSpec(name="x", dtype="float32", shape=(1, *rows.shape[1:])),
+        TensorSpec(name="y", dtype="float32", shape=(1, len(labels))),
+    )
     sample = golden or Golden(rows[:4], {"xnnpack": scores(rows[:4], labels)})
     manifest = Manifest(
         name=name,
@@ -93,8 +98,8 @@ def make_bundle(
         labels=labels,
         input=schema_of(rows),
         preprocessing=Preprocessing(scale=1 / 16),
-        model_input=TensorSpec(name="x", dtype="float32", shape=(1, *rows.shape[1:])),
-        model_output=TensorSpec(name="y", dtype="float32", shape=(1, len(labels))),
+        model_input=given,
+        model_output=made,
         scores="probabilities",
         latency_budget_ms=50.0,
         ram_bytes=1_000_000,

@@ -43,6 +43,7 @@ COMMANDS = {
     "profile": ("edge_sdk.cli.profiles:profile", "", "Hardware profiles."),
     "publish": ("fleet_server.cli.fleet:publish", "server", "Hand a bundle to the fleet server."),
     "rollout": ("fleet_server.cli.fleet:rollout", "server", "Bring a version to devices."),
+    "run": ("device_agent.run:run_file", "agent", "A model over a file or a folder."),
     "server": ("fleet_server.cli.server:server", "server", "The fleet server."),
     "simulate": ("device_agent.cli:simulate", "agent", "Many real agents in one process."),
     "token": ("fleet_server.cli.people:token", "server", "Tokens for programs."),

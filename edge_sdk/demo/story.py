@@ -186,9 +186,8 @@ server = "{self.client.url}"
 rate_limit_bytes = 8000
 
 [input]
-path = "{self._digits / "field.npz"}"
+source = "npz:{self._digits / "field.npz"}?seed=12"
 rows_per_second = 100
-seed = 12
 
 [telemetry]
 window_seconds = {WINDOW}

@@ -103,6 +103,7 @@ COMPARED_WINDOW = msgspec.structs.replace(
         shadow=SIDE,
         lead=Sketch([0] * 10 + [3] + [0] * 11, 3),
     ),
+    hardware=messages.Hardware(cpu=0.25, temperature=61.5, flags=("under-voltage",)),
 )
 SAMPLE = messages.Sample(
     model="pets",

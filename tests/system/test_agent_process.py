@@ -43,7 +43,7 @@ def folder(tmp_path, fleet):
         server = "{fleet.url}"
         rate_limit_bytes = 3000
         [input]
-        path = "x.npz"
+        source = "npz:x.npz"
         rows_per_second = 100
         [telemetry]
         window_seconds = 0.1

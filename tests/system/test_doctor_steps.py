@@ -318,7 +318,7 @@ def test_the_command_prints_each_step_and_ends_with_three(plain_device, tmp_path
     text = f"""
         device = {{ profile = "board.toml", id = "dev-plain" }}
         link.server = "{plain_device.link.server}"
-        input.path = "x.npz"
+        input.source = "npz:x.npz"
         state.dir = "{plain_device.state.dir}"
     """
     path.write_text(text)

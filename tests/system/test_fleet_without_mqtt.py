@@ -1,6 +1,7 @@
 """A real server and a device that can't reach it by MQTT, or at all: HTTP alone, a USB stick."""
 
 import threading
+import time
 
 import msgspec
 import numpy as np
@@ -12,7 +13,7 @@ from device_agent.by_hand import import_stick
 from device_agent.config import DeviceConfig, LinkConfig
 from device_agent.link import MqttLink
 from device_agent.selftest import in_this_process
-from device_agent.sources import NpzReplay
+from device_agent.sources import NpzReplay, Paced
 from edge_sdk.identity import Token
 from edge_sdk.profiles import load_profile
 from edge_sdk.signing import SigningKey
@@ -53,7 +54,7 @@ def device(server, tmp_path):
     return Setup(
         config=given,
         profile=load_profile(PROFILE),
-        source=NpzReplay(rows(), 0),
+        source=Paced(NpzReplay(rows(), 0), 200, time.monotonic),
         clock=SystemClock(),
         token=lambda: token,
         make_link=blocked,

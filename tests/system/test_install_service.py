@@ -59,7 +59,7 @@ def config_file(place, fleet):
     (place / "agent.toml").write_text(f"""
         device = {{ profile = "board.toml", id = "dev-1" }}
         link.server = "{fleet.url}"
-        input.path = "x.npz"
+        input.source = "npz:x.npz"
         telemetry.window_seconds = 0.1
         state.dir = "state"
     """)

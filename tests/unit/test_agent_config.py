@@ -13,7 +13,7 @@ EXAMPLE = Path(__file__).parents[2] / "examples" / "agent.toml"
 LEAST = """
 device = { profile = "raspberry-pi-4" }
 link = { server = "http://127.0.0.1:1" }
-input = { path = "x.npz" }
+input = { source = "npz:x.npz" }
 state = { dir = "state" }
 """
 
@@ -33,7 +33,7 @@ def test_the_example_is_valid():
 def test_relative_paths_start_at_the_files_folder(tmp_path):
     config = load_config(written(tmp_path, LEAST))
     assert config.state.dir == tmp_path / "state"
-    assert config.input.path == tmp_path / "x.npz"
+    assert config.input.source == f"npz:{tmp_path / 'x.npz'}"
 
 
 @pytest.mark.parametrize(
@@ -87,3 +87,10 @@ def test_a_server_address_must_be_http(url):
 
 def test_a_server_address_may_have_a_prefix_and_no_port():
     assert str(Endpoint.parse("https://fleet.example/edge/")) == "https://fleet.example:443/edge"
+
+
+@pytest.mark.parametrize("source", ["x.npz", "tape:x", "npz:", "serial"])
+def test_a_source_that_is_none_is_named_with_what_there_is(tmp_path, source):
+    text = LEAST.replace("npz:x.npz", source)
+    with pytest.raises(InvalidInputError, match=r"\[input\] source .* one of camera, csv, folder"):
+        load_config(written(tmp_path, text))

@@ -5,14 +5,15 @@ import tempfile
 from contextlib import suppress
 from pathlib import Path
 
+import msgspec
 import pytest
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, rule
 
-from device_agent.outbox import IN_FLIGHT, Outbox, Stamp, size
+from device_agent.outbox import IN_FLIGHT, Left, Outbox, SampleLeft, Stamp, egress, size
 from edge_sdk.formats import from_msgpack
-from edge_sdk.messages import Event, Report, Window
+from edge_sdk.messages import Event, Report, Sample, Window
 
 NOW = Stamp(1000.0, 5.0)
 BIG = 1 << 20
@@ -89,17 +90,60 @@ def test_no_more_than_a_bounded_number_is_in_flight(tmp_path, opened):
 
 
 def test_short_of_room_the_oldest_unsent_telemetry_goes_first_and_is_counted(tmp_path, opened):
-    box = opened(tmp_path / "o", limit=4000)
+    box = opened(tmp_path / "o", limit=3600)
     box.put(window(1), NOW)
     numbered = box.take()
     box.put(Report(generation=1, phase="trial"), NOW)
-    dropped = [box.put(window(10 + i, pad=900), NOW) for i in range(6)]
+    unlike = [msgspec.structs.replace(window(10 + i, 900), digest=str(i)) for i in range(6)]
+    dropped = [box.put(one, NOW) for one in unlike]  # of six models: they can't be made one
     assert sum(dropped) == 10 + 11 + 12  # rows of the three oldest
     assert box.unconfirmed() == numbered
     later = box.take()
     assert later[0].kind == "report"
     kept = [from_msgpack(Window, n.body, "window").rows for n in later[1:]]
     assert kept == [13, 14, 15]
+
+
+def test_weeks_offline_become_coarser_and_nothing_is_lost(tmp_path, opened):
+    box, days = opened(tmp_path / "o", limit=20_000), 42
+    for hour in range(24 * days):
+        assert box.put(window(100), Stamp(3600.0 * hour, 0.0)) == 0
+    assert box.put(Report(generation=1, phase="trial"), NOW) == 0
+    box.commit()
+    assert size(tmp_path / "o")[1] <= 20_000
+    history = [from_msgpack(Window, n.body, "w") for n in box.take() if n.kind == "telemetry"]
+    while more := [box.acked("b1", n.seq) or n for n in box.unconfirmed()] and box.take():
+        history += [from_msgpack(Window, n.body, "w") for n in more if n.kind == "telemetry"]
+    assert sum(w.rows for w in history) == 100 * 24 * days
+    assert sum(w.seconds for w in history) == 24 * days
+    lengths = sorted(w.seconds for w in history)
+    assert lengths[-1] <= 4 * lengths[len(lengths) // 2]  # evenly coarse
+
+
+def test_telemetry_older_than_the_limit_is_forgotten_and_counted(tmp_path):
+    box = Outbox(tmp_path / "o", "b1", BIG, max_age=100.0)
+    box.put(window(5), Stamp(1000.0, 0.0))
+    box.put(Event(name="kept"), Stamp(1000.0, 0.0))
+    assert box.put(window(7), Stamp(1101.0, 0.0)) == 5
+    assert [n.kind for n in box.take()] == ["event", "telemetry"]
+    box.close()
+
+
+def test_the_ledger_adds_up_what_left_by_day_and_names_each_sample(tmp_path, opened):
+    box = opened(tmp_path / "o")
+    row = Sample(
+        model="m", version="1", digest="d", command=3, policy="margin", id="0f",
+        probabilities=(1.0,), dtype="uint8", shape=(4,), data=b"abcd", transforms=("blur 1",),
+    )  # fmt: skip
+    box.put(row, NOW)
+    box.take()
+    for day, sent in (("2026-01-01", 100), ("2026-01-01", 50), ("2026-01-02", 7)):
+        box.left("sample", sent, day)
+    box.put(Event(name="x"), NOW)
+    box.commit()
+    days, samples = egress(tmp_path / "o")
+    assert days == [Left("2026-01-01", "sample", 2, 150), Left("2026-01-02", "sample", 1, 7)]
+    assert samples == [SampleLeft(1000.0, "0f", 3, "margin", "m", 4, "blur 1")]
 
 
 def test_reports_alone_are_bounded_too(tmp_path, opened):

@@ -4,7 +4,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from device_agent.uplink import RESEND, Uplink
+from device_agent.uplink import RESEND, Bounds, Uplink
 from edge_sdk.identity import Secrets
 from edge_sdk.messages import Event, Window, body, unseal_upward
 
@@ -25,7 +25,7 @@ class Clock:
 @pytest.fixture
 def world(tmp_path):
     clock, wire = Clock(), []
-    uplink = Uplink(IDENTITY, tmp_path / "o", 3000, clock, lambda *sent: wire.append(sent))
+    uplink = Uplink(IDENTITY, tmp_path / "o", Bounds(3000), clock, lambda *sent: wire.append(sent))
     yield uplink, clock, wire
     uplink.close()
 
@@ -80,9 +80,10 @@ def test_silence_of_the_server_sends_it_again_after_a_while_but_not_at_once(worl
 
 def test_rows_dropped_for_want_of_room_are_counted_in_the_next_window(world):
     uplink, _, wire = world
-    for rows in range(1, 9):
+    for rows in range(1, 9):  # of as many models: they can't be made one
+        model = str(rows) * 600
         uplink.put(
-            Window(model="m" * 600, version="1", digest="d", edges_id="e", seconds=1.0, rows=rows)
+            Window(model=model, version="1", digest="d", edges_id="e", seconds=1.0, rows=rows)
         )
     uplink.connected()
     uplink.pump()
@@ -90,3 +91,26 @@ def test_rows_dropped_for_want_of_room_are_counted_in_the_next_window(world):
     arrived, dropped = sum(w.rows for w in windows), sum(w.dropped for w in windows)
     assert dropped > 0
     assert arrived + dropped >= 28  # 1 + ... + 8: windows that carried a count were dropped too
+
+
+def test_windows_widen_to_meet_a_daily_budget_and_nothing_else_waits(tmp_path):
+    clock, wire = Clock(), []
+    bounds = Bounds(1 << 20, bytes_per_day=24_000)
+    uplink = Uplink(IDENTITY, tmp_path / "o", bounds, clock, lambda *sent: wire.append(sent))
+    uplink.connected()
+    for minute in range(4 * 60):
+        clock.now += 60
+        uplink.put(Window(model="m", version="1", digest="d", edges_id="e", seconds=60.0, rows=600))
+        if minute == 120:
+            uplink.put(Event(name="urgent"))
+        uplink.pump()
+        for one in opened(wire[-3:]):
+            uplink.acked(one.boot, one.seq)
+    uplink.close()
+    windows = [body(s, "telemetry") for s in opened([w for w in wire if w[0] == "telemetry"])]
+    size = sum(len(payload) for _, payload in wire)
+    assert size <= 4_000 + 3_000 + 500  # four hours', and what had gathered
+    assert size > 5_000
+    assert sum(w.rows for w in windows) > 0.3 * 4 * 60 * 600
+    assert all(w.rows == 10 * w.seconds for w in windows)
+    assert ("event", 1) in [(kind, 1) for kind, _ in wire]

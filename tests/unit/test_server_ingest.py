@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 from edge_sdk.errors import EdgeError
 from edge_sdk.messages import Event, Report, Running, unseal_ack
+from edge_sdk.packing import packed
 from edge_sdk.sketch import Sketch
 from fleet_server.credentials import Credentials
 from fleet_server.ingest import Ingest
@@ -226,6 +227,25 @@ def test_a_message_with_a_wrong_key_is_set_aside_and_never_acknowledged(back):
     assert len(reasons(back)) == 5
     assert any("wrong HMAC" in reason for reason in reasons(back))
     assert any("in the name of" in reason for reason in reasons(back))
+
+
+def test_a_packed_window_is_stored_with_its_sketches(back):
+    device, plain = back.device(), back.window()
+    damaged = msgspec.structs.replace(packed(plain, back.bundle.baseline), packed=b"junk")
+
+    async def story(rig):
+        await rig.send(
+            device,
+            device.message(packed(plain, back.bundle.baseline)),
+            device.message(damaged),
+        )
+
+    rig = drive(back, story)
+    assert rig.acks
+    [stored] = [one.window for one in back.store.window_bodies(0)]
+    sent, got = ({n: s.counts for n, s in w.channels.items()} for w in (plain, stored))
+    assert got == sent
+    assert any("can't be read" in reason for reason in reasons(back))
 
 
 def unlike(back):

@@ -1,0 +1,218 @@
+"""A microcontroller on a serial line as an interpreter: models are delivered, tested and run there.
+
+Requests are repeated until they are answered, so that noise, lost bytes and a reset in the middle
+of a delivery cost time only; a delivery goes on where the board's own storage ends.
+"""
+
+import struct
+import threading
+from importlib import import_module
+from time import monotonic
+from typing import Protocol
+
+import numpy as np
+
+from device_agent.frames import Deframer, encode_frame
+from device_agent.serial_protocol import (
+    CHUNK,
+    SHORT,
+    VERSION,
+    Counters,
+    Kind,
+    Packet,
+)
+from edge_sdk.bundle import KernelFamily, Manifest
+from edge_sdk.channels import Array
+from edge_sdk.errors import EdgeError, FormatError, NotConvertibleError, RefusedError
+from edge_sdk.files import sha256
+from edge_sdk.interpreter import Prepared, Scores, dequantise
+
+TIMEOUT = 0.5  # seconds until a request is repeated; a board may take longer to answer the last one
+TRIES = 20
+RESTARTS = 20  # of a delivery, by resets of the board
+
+
+class Port(Protocol):
+    """What is needed of pyserial."""
+
+    def read(self, size: int) -> bytes: ...
+    def write(self, data: bytes) -> object: ...
+    def close(self) -> None: ...
+    @property
+    def in_waiting(self) -> int: ...
+
+
+class SilentBoardError(EdgeError):
+    """The board does not answer."""
+
+
+class Board:
+    """One board; used by one thread at a time, which it sees to itself."""
+
+    def __init__(self, port: Port) -> None:
+        self._port, self._deframer = port, Deframer()
+        self._number = 0
+        self._active: bytes | None = None
+        self._lock = threading.RLock()
+
+    @classmethod
+    def open(cls, path: str, baud: int) -> "Board":
+        """The board behind a serial port; raises EdgeError if there is none."""
+        try:
+            serial = import_module("serial")
+        except ModuleNotFoundError as error:
+            raise EdgeError(
+                "a board on a serial line needs pyserial: pip install 'edge-deployment-sdk[serial]'"
+            ) from error
+        try:
+            return cls(serial.Serial(path, baud, timeout=0.05))
+        except (OSError, ValueError) as error:
+            raise EdgeError(f"the board's port {path} can't be opened: {error}") from error
+
+    def deliver(self, model: bytes) -> bytes:
+        """Bring a model onto the board, from where an earlier try ended; its SHA-256.
+
+        Raises:
+            RefusedError: the board does not take it, in its words.
+            SilentBoardError: it does not answer.
+        """
+        digest = bytes.fromhex(sha256(model))
+        with self._lock:
+            chunk = self._hello()
+            for _ in range(RESTARTS):
+                begin = struct.pack("<32sI", digest, len(model))
+                offset = self._offset(self._ask(Kind.BEGIN, begin), len(model))
+                while offset < len(model):
+                    part = model[offset : offset + chunk]
+                    body = self._ask(Kind.DATA, struct.pack("<I", offset) + part)
+                    after = self._offset(body, len(model))
+                    if after != offset + len(part):
+                        break  # it was reset, or found the whole damaged: ask what it has
+                    offset = after
+                else:
+                    return digest
+        raise SilentBoardError(f"the board lost the model {RESTARTS} times on its way")
+
+    def run(self, digest: bytes, given: bytes) -> tuple[bytes, int]:
+        """One inference of a delivered model: its output and microseconds.
+
+        Raises:
+            RefusedError: the board has no such model, or it failed.
+            SilentBoardError: it does not answer.
+        """
+        body = self._ask(Kind.RUN, digest[:SHORT] + given)
+        if len(body) < 4:
+            raise FormatError("a board's answer is too short")
+        return body[4:], int.from_bytes(body[:4], "little")
+
+    def commit(self, digest: bytes) -> None:
+        """Let this model answer from now on, also after a reset; nothing if it does already."""
+        with self._lock:
+            if self._active != digest:
+                self._ask(Kind.COMMIT, digest)
+                self._active = digest
+
+    def counters(self) -> Counters:
+        """What the board counted; raises SilentBoardError, FormatError."""
+        return Counters.decode(self._ask(Kind.COUNTERS, b""))
+
+    def close(self) -> None:
+        """Let go of the port."""
+        self._port.close()
+
+    def _hello(self) -> int:
+        """The bytes that it takes in one frame."""
+        body = self._ask(Kind.HELLO, bytes([VERSION]))
+        if len(body) != 4 or body[0] != VERSION:
+            raise RefusedError(f"the board speaks another version of the protocol: {body.hex()}")
+        return max(1, min(CHUNK, int.from_bytes(body[2:], "little")))
+
+    def _offset(self, body: bytes, length: int) -> int:
+        found = int.from_bytes(body, "little")
+        if len(body) != 4 or found > length:
+            raise FormatError("a board's offset can't be")
+        return found
+
+    def _ask(self, kind: Kind, body: bytes) -> bytes:
+        with self._lock:
+            self._number = self._number % 0xFFFF + 1
+            request = encode_frame(Packet(kind, self._number, body).encode())
+            for _ in range(TRIES):
+                try:
+                    self._port.write(b"\0" + request)  # a fresh start, whatever came before
+                    answer = self._answer(kind)
+                except OSError as error:
+                    raise SilentBoardError(f"the board's port failed: {error}") from error
+                if answer is not None:
+                    if answer.kind is Kind.FAILED:
+                        words = answer.body.decode(errors="replace")[:200]
+                        raise RefusedError(f"the board says: {words}")
+                    return answer.body
+        raise SilentBoardError(f"the board did not answer {kind.name} in {TRIES} tries")
+
+    def _answer(self, kind: Kind) -> Packet | None:
+        deadline = monotonic() + TIMEOUT
+        while monotonic() < deadline:
+            data = self._port.read(1)
+            for payload in self._deframer.feed(data + self._port.read(self._port.in_waiting)):
+                try:
+                    found = Packet.decode(payload)
+                except FormatError:
+                    continue
+                if (
+                    found.reply
+                    and found.number == self._number
+                    and (found.kind in (kind, Kind.FAILED))
+                ):
+                    return found
+        return None
+
+
+class OnBoard:
+    """A delivered model as the agent's interpreter (`edge_sdk.interpreter.Interpreter`).
+
+    The first row it is given makes it the one that answers: so a switch and the way back are both
+    a COMMIT, and the model before stays in the other slot.
+    """
+
+    family: KernelFamily = "builtin"  # TFLite Micro's reference kernels
+
+    def __init__(self, board: Board, model: bytes, manifest: Manifest) -> None:
+        self._board, self._manifest = board, manifest
+        self._prepared = Prepared(manifest.preprocessing, manifest.model_input)
+        self._digest = board.deliver(model)
+        self.testing = True
+
+    @property
+    def description(self) -> str:
+        return "tflite-micro/board"
+
+    def prepare(self, rows: Array) -> Array:
+        """Input tensors (n, 1, *shape) of raw rows (n, *shape)."""
+        return self._prepared(rows)[:, np.newaxis]
+
+    def infer(self, prepared: Array) -> Array:
+        """The stored answer (1, classes) of one input tensor (1, *shape).
+
+        Raises:
+            RuntimeError: the board is silent, or the model failed there.
+        """
+        spec = self._manifest.model_output
+        try:
+            if not self.testing:
+                self._board.commit(self._digest)
+            output, _ = self._board.run(self._digest, np.ascontiguousarray(prepared).tobytes())
+            return np.frombuffer(output, spec.dtype).reshape(1, -1)
+        except (EdgeError, ValueError) as error:
+            raise RuntimeError(str(error)) from error
+
+    def scores(self, stored: Array) -> Scores:
+        """Real scores (n, classes) of stored answers (n, classes)."""
+        return dequantise(stored, self._manifest.model_output)
+
+
+def put_on(board: Board, model: bytes, manifest: Manifest) -> OnBoard:
+    """The model on the board, ready for its self-test; raises EdgeError in words."""
+    if manifest.reconstructs:
+        raise NotConvertibleError("a model that reconstructs its input is not run on a board yet")
+    return OnBoard(board, model, manifest)
