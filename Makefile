@@ -5,16 +5,19 @@ RUN := $(UV) run --frozen --all-extras
 export UV_PYTHON_DOWNLOADS ?= never
 export TF_CPP_MIN_LOG_LEVEL ?= 3
 
-.PHONY: help demo test check bench format golden clean
+.PHONY: help demo test test-arm check bench format golden clean
 
 help:  ## what there is to do
-	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 10
+	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 10
 
 demo: $(UV)  ## the whole story on this machine; CI=1 ends by itself, GOOD_V3=1 tells the other ending
 	$(RUN) edge demo --out demo-out $(if $(CI),--ci) $(if $(GOOD_V3),--good-v3)
 
 test: $(UV)  ## the whole test suite
 	$(RUN) pytest $(ARGS)
+
+test-arm: $(UV)  ## the agent on an emulated 64-bit ARM; needs root, qemu-user-static, mmdebstrap
+	$(RUN) python -m tests.arm
 
 check: $(UV)  ## lint, format, types, import rules
 	$(RUN) ruff check .

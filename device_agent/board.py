@@ -4,6 +4,7 @@ Requests are repeated until they are answered, so that noise, lost bytes and a r
 of a delivery cost time only; a delivery goes on where the board's own storage ends.
 """
 
+import secrets
 import struct
 import threading
 from importlib import import_module
@@ -51,7 +52,7 @@ class Board:
 
     def __init__(self, port: Port) -> None:
         self._port, self._deframer = port, Deframer()
-        self._number = 0
+        self._number = secrets.randbelow(0xFFFF)  # not the last one of the process before
         self._active: bytes | None = None
         self._lock = threading.RLock()
 

@@ -1,8 +1,8 @@
 """What a gateway and a microcontroller say to each other on a serial line, version 1.
 
 Each payload of a frame (`frames`) is one byte of kind, two of request number, and a body; numbers
-are little-endian. A reply has its request's number and its kind with the high bit set. Every
-request may be repeated: a board does the same again or says that it is done.
+are little-endian. A reply has its request's number and its kind with the high bit set. A request
+with the number of the one before is a repetition: the board sends the same reply again.
 
     HELLO   version u8                      -> version u8, slots u8, chunk u16
     BEGIN   sha256 32, length u32           -> offset u32: how much of that model is here

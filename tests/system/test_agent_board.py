@@ -213,7 +213,7 @@ def test_a_gateway_updates_its_board_and_goes_back_when_the_self_test_fails(boar
                 golden=Golden(rows()[:4], {"builtin": np.ones((4, 4), np.float32)}),
                 tensors=(TENSORS.input, TENSORS.output),
             )  # fmt: skip
-            second = fleet.order("dev-1", bad)
+            second = fleet.order("dev-1", bad, version="2")
             eventually(lambda: reports(second.generation, "refused"), "v2 is refused", 60)
             assert "golden answers differ" in reports(second.generation, "refused")[0].reason
             seen = len(fleet.bodies("dev-1", Window))

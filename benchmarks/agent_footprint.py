@@ -1,0 +1,132 @@
+"""What an idle agent takes: resident memory, import time, and what it imports.
+
+Over a Python with numpy and the interpreter's library, which any device that runs a model needs.
+
+One window an hour and no rows: what is left is the agent itself. Memory is /proc's VmRSS in MB.
+"""
+
+import json
+import os
+import statistics
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from pathlib import Path
+
+import msgspec
+import numpy as np
+
+RUNS, IDLE = 7, 20.0
+BARE = """
+import time
+begun = time.perf_counter()
+import numpy, ai_edge_litert.interpreter
+print(time.perf_counter() - begun)
+"""
+AGENT = """
+import sys, time
+begun = time.perf_counter()
+import numpy, ai_edge_litert.interpreter
+import device_agent.agent
+print(time.perf_counter() - begun)
+"""
+RSS = """
+from pathlib import Path
+for line in Path("/proc/self/status").read_text().splitlines():
+    if line.startswith("VmRSS:"):
+        print(int(line.split()[1]) / 1000)
+"""
+MODULES = """
+import sys
+before = set(sys.modules)
+import device_agent.agent
+print(" ".join(sorted({name.partition(".")[0] for name in set(sys.modules) - before
+      if "site-packages" in (getattr(sys.modules[name], "__file__", None) or "")})))
+"""
+
+
+def said(script: str) -> list[float]:
+    """The numbers that a fresh Python prints."""
+    done = subprocess.run(
+        [sys.executable, "-c", script], check=True, capture_output=True, text=True
+    )
+    return [float(line) for line in done.stdout.split()]
+
+
+def idle_agent() -> tuple[float, float]:
+    """MB of a running agent that has a model and nothing to do, and its share of one core."""
+    from tests.agent_world import BOARD, FleetServer, eventually, rows, tiny_bundle
+
+    with tempfile.TemporaryDirectory() as scratch, FleetServer() as fleet:
+        folder = Path(scratch)
+        np.savez(folder / "x.npz", x=rows())
+        board = {k: v for k, v in msgspec.to_builtins(BOARD).items() if v is not None}
+        (folder / "board.toml").write_text(
+            "\n".join(f"{key} = {json.dumps(value)}" for key, value in board.items())
+        )
+        (folder / "agent.toml").write_text(
+            f'[device]\nid = "dev-1"\nprofile = "board.toml"\n[link]\nserver = "{fleet.url}"\n'
+            '[input]\nsource = "npz:x.npz"\nrows_per_second = 0.01\n'
+            '[telemetry]\nwindow_seconds = 3600\n[state]\ndir = "state"\n'
+        )
+        command = ["-m", "edge_sdk.cli", "agent", "run", "--config", str(folder / "agent.toml")]
+        with subprocess.Popen(
+            [sys.executable, *command],
+            env={**os.environ, "EDGE_ENROL_TOKEN": str(fleet.token)},
+            stderr=subprocess.DEVNULL,
+        ) as child:
+            try:
+                eventually(lambda: fleet.last("dev-1"), "it is there", 60)
+                fleet.order("dev-1", tiny_bundle(fleet.publisher))
+                eventually(lambda: fleet.last("dev-1").phase == "trial", "a model runs", 60)
+                begun, cpu = time.monotonic(), _cpu(child.pid)
+                threading.Event().wait(IDLE)
+                return _rss(child.pid), (_cpu(child.pid) - cpu) / (time.monotonic() - begun)
+            finally:
+                child.kill()
+
+
+def _cpu(pid: int) -> float:
+    """Seconds of processor time."""
+    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+
+def _rss(pid: int) -> float:
+    for line in Path(f"/proc/{pid}/status").read_text().splitlines():
+        if line.startswith("VmRSS:"):
+            return int(line.split()[1]) / 1000
+    return 0.0
+
+
+def main() -> None:
+    """Imports in turn, then one idle agent."""
+    pairs = [(said(AGENT + RSS), said(BARE + RSS)) for _ in range(RUNS)]
+    agent_s, bare_s = (
+        statistics.median(side[0] for side in column) for column in zip(*pairs, strict=True)
+    )
+    agent_mb, bare_mb = (
+        statistics.median(side[1] for side in column) for column in zip(*pairs, strict=True)
+    )
+    modules = subprocess.run(
+        [sys.executable, "-c", MODULES], check=True, capture_output=True, text=True
+    ).stdout.strip()
+    rss, share = idle_agent()
+    result = {
+        "name": "agent-footprint",
+        "value": round(rss / bare_mb, 2),
+        "unit": "x RSS",
+        "better": "lower",
+        "against": f"Python that has imported numpy and LiteRT alone ({bare_mb:.0f} MB, "
+        f"{1000 * bare_s:.0f} ms)",
+        "detail": f"idle agent with a model {rss:.0f} MB and {100 * share:.2f} % of a core over "
+        f"{IDLE:.0f} s; its imports {agent_mb:.0f} MB, {1000 * agent_s:.0f} ms (median of {RUNS}); "
+        f"imported beside numpy: {modules}",
+    }
+    print(json.dumps(result))
+
+
+if __name__ == "__main__":
+    main()
