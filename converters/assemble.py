@@ -45,8 +45,8 @@ class Identity(msgspec.Struct, frozen=True):
 
 def build(
     made: Made, profile: HardwareProfile, identity: Identity, rows: Split, key: SigningKey
-) -> tuple[Manifest, bytes]:
-    """The signed bundle's manifest and bytes."""
+) -> tuple[Manifest, str, bytes]:
+    """The signed bundle's manifest, its card and its bytes."""
     golden = Golden(rows.held_x[rows.golden], made.answers.golden)
     manifest = Manifest(
         name=identity.name,
@@ -76,13 +76,14 @@ def build(
     right = None
     if identity.scores in ("probabilities", "logits"):
         right = (made.answers.scores.argmax(axis=1) == rows.held_y).astype(np.float64)
+    card = render(manifest, made.measurement.facts, len(made.model))
     members = {
         MODEL: made.model,
         GOLDEN: encode_golden(golden),
         BASELINE: to_json(make_baseline(columns, identity.labels, right)),
-        CARD: render(manifest, made.measurement.facts, len(made.model)).encode(),
+        CARD: card.encode(),
     }
-    return manifest, pack(manifest, members, key)
+    return manifest, card, pack(manifest, members, key)
 
 
 def tolerances(facts: TfliteFacts, output: TensorSpec, golden: Golden) -> dict[KernelFamily, float]:

@@ -21,8 +21,8 @@ from converters.measure import Answers, Job, Measured, measure
 from converters.order import Inputs, Order
 from converters.protocol import Convert, Opened, Score
 from converters.recipe import Recipe, why_not
-from edge_sdk.bundle import Task, TensorSpec
-from edge_sdk.channels import Preprocessing, reconstruction_error
+from edge_sdk.bundle import TensorSpec
+from edge_sdk.channels import Array, Preprocessing, reconstruction_error
 from edge_sdk.errors import InvalidInputError, NotConvertibleError
 from edge_sdk.features import Feature
 from edge_sdk.interpreter import Scores
@@ -80,6 +80,10 @@ class Bench:
         if inputs.train is not None:
             np.save(self.folder / "train-x.npy", apply(inputs.train.x))
             np.save(self.folder / "train-y.npy", inputs.train.y)
+
+    def source_answers(self, rows: Array) -> Scores:
+        """What the given model itself answers to raw rows (n, *shape)."""
+        return answers_of(self.foreman, self.folder, self.order, rows)
 
     def attempt(self, recipe: Recipe, progress: Progress) -> Made | Missed:
         """Carry out one recipe and measure what comes out."""
@@ -168,25 +172,32 @@ class Bench:
         return {runtime: one for runtime, one in found.items() if one is not None}
 
 
-def score_source(
-    foreman: Foreman, folder: Path, inputs: Inputs, preprocessing: Preprocessing, task: Task
-) -> Scores:
-    """The source model's own scores of the held-out rows.
+def answers_of(foreman: Foreman, folder: Path, order: Order, rows: Array) -> Scores:
+    """The source model's own answers to raw rows (n, *shape).
+
+    Raises:
+        InvalidInputError: the model does not run on these rows.
+    """
+    given, out = folder / "source-rows.npy", folder / "source-answers.npy"
+    model_inputs = order.preprocessing.apply(rows)
+    np.save(given, model_inputs)
+    try:
+        foreman.ask(Score(str(given), str(out)))
+    except (CannotConvertError, WorkerDiedError) as error:
+        raise InvalidInputError(f"the model can't be run on the data: {error}") from error
+    scores: Scores = np.load(out)
+    return reconstruction_error(model_inputs, scores) if order.task == "anomaly" else scores
+
+
+def score_source(foreman: Foreman, folder: Path, order: Order, rows: Array) -> Scores:
+    """The same for the held-out rows, all of which must get numbers.
 
     Raises:
         InvalidInputError: the model does not run on these rows, or gives NaN.
     """
-    model_inputs, out = folder / "held-inputs.npy", folder / "float.npy"
-    np.save(model_inputs, preprocessing.apply(inputs.rows.held_x))
-    try:
-        foreman.ask(Score(str(model_inputs), str(out)))
-    except (CannotConvertError, WorkerDiedError) as error:
-        raise InvalidInputError(f"the model can't be run on the data: {error}") from error
-    scores: Scores = np.load(out)
-    if task == "anomaly":
-        scores = reconstruction_error(np.load(model_inputs), scores)
+    scores = answers_of(foreman, folder, order, rows)
     if not np.isfinite(scores).all():
-        bad = int((~np.isfinite(scores)).any(axis=1).sum())
+        bad = int((~np.isfinite(scores)).reshape(len(scores), -1).any(axis=1).sum())
         raise InvalidInputError(
             f"the model itself gives NaN or infinite scores for {bad:,} of {len(scores):,} rows: "
             "check its weights and the preprocessing"

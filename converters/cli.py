@@ -72,6 +72,7 @@ _FILE = click.Path(path_type=Path)
 @click.option("--jobs", type=int, default=1, show_default=True, help="Candidates at a time.")
 @click.option("--executor", default="local", show_default=True, help="Or dask://HOST:PORT.")
 @click.option("--study", type=_FILE, help="Folder of a search, to go on with when interrupted.")
+@click.option("--explain", is_flag=True, help="SHAP, LIME, partial dependence of the chosen.")
 @click.option("--memory", type=int, default=0, help="MiB that one conversion may take.")
 @click.option("--labels", default="", help="Names of the classes: a,b,c.")
 @click.option("--plot", type=_FILE, help="Write accuracy over size of all candidates as .svg.")
@@ -103,6 +104,7 @@ def convert(  # noqa: PLR0913 - one per option
     jobs: int,
     executor: str,
     study: Path | None,
+    explain: bool,  # noqa: FBT001 - click hands it over by name
     memory: int,
     labels: str,
     plot: Path | None,
@@ -142,6 +144,7 @@ def convert(  # noqa: PLR0913 - one per option
         preprocessing=Preprocessing(scale, offset, read_features(features)),
         parallel=distribute,
         memory=memory * 2**20,
+        explain=explain,
         search=search,
         recipes=recipes,
         labels=tuple(label.strip() for label in labels.split(",")) if labels else (),

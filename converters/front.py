@@ -11,7 +11,7 @@ from html import escape
 
 import msgspec
 
-from converters.result import Conversion
+from converters.result import Candidate, Conversion
 
 WIDTH, HEIGHT = 760, 440
 _LEFT, _RIGHT, _TOP, _BOTTOM = 70, 200, 46, 52
@@ -30,11 +30,11 @@ class Point(msgspec.Struct, frozen=True):
     accuracy: float
 
 
-def points(conversion: Conversion) -> list[Point]:
+def points(candidates: Sequence[Candidate]) -> list[Point]:
     """The candidates that were measured."""
     return [
         Point(one.recipe, one.measurement.compressed_bytes, one.measurement.metrics.accuracy)
-        for one in conversion.candidates
+        for one in candidates
         if one.measurement is not None
     ]
 
@@ -54,7 +54,7 @@ def front(candidates: Sequence[Point]) -> list[Point]:
 
 def picture(conversion: Conversion) -> str:
     """Accuracy over compressed size as SVG, the front as a line, the float model dashed."""
-    found = points(conversion)
+    found = points(conversion.candidates)
     title = escape(f"{conversion.name} {conversion.version}: quality over compressed size")
     head = (
         f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} {HEIGHT}" role="img" '

@@ -50,6 +50,7 @@ class Order(msgspec.Struct, frozen=True, kw_only=True):
         preprocessing: what the device does to raw values.
         parallel: whether to train on all devices of this machine (`tf.distribute`).
         memory: bytes that a worker may take; most of the machine's if 0.
+        explain: whether to tell what the chosen models look at, and the given one.
         search: recipes are searched, among `recipes` if given.
         recipes: as `recipe.recipe_named` takes them; `recipe.DEFAULT` if none.
         labels: a name for each class; their numbers by default.
@@ -72,6 +73,7 @@ class Order(msgspec.Struct, frozen=True, kw_only=True):
     preprocessing: Preprocessing = Preprocessing()
     parallel: bool = False
     memory: int = 0
+    explain: bool = False
     search: Search | None = None
     recipes: tuple[str, ...] = ()
     labels: tuple[str, ...] = ()

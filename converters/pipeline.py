@@ -8,9 +8,12 @@ import tempfile
 import time
 from pathlib import Path
 
-from converters import gate
+import msgspec
+
+from converters import edgetpu, gate, tracking
 from converters.assemble import Identity, build, score_kind
 from converters.bench import Bench, Made, Missed, Progress, score_source
+from converters.explain import Explanation, explained
 from converters.foreman import (
     TFLITE_WORKER,
     WORKER,
@@ -18,13 +21,14 @@ from converters.foreman import (
     Foreman,
     WorkerDiedError,
 )
+from converters.front import front, picture, points
 from converters.order import Order, Plan, check_fit, model_sha256, plan, read_inputs
+from converters.page import page
 from converters.protocol import Describe
 from converters.recipe import BUILD, Recipe
 from converters.result import (
     Candidate,
     Conversion,
-    Host,
     ProfileResult,
     Proof,
     Verdict,
@@ -33,10 +37,11 @@ from converters.result import (
 from converters.search_order import Search
 from converters.space import Hyper, space_of
 from converters.steps import Build
-from edge_sdk.bundle import Lineage, file_name
+from edge_sdk.bundle import Lineage, Manifest, file_name
 from edge_sdk.errors import EdgeError, InvalidInputError
 from edge_sdk.files import sha256, write_atomic
 from edge_sdk.formats import to_json
+from edge_sdk.interpreter import LiteRt
 from edge_sdk.profiles import HardwareProfile
 from edge_sdk.signing import SigningKey
 
@@ -55,13 +60,16 @@ def convert(order: Order, key: SigningKey, progress: Progress = quiet) -> Conver
 
     Raises:
         InvalidInputError: the order can't be carried out as given; nothing was written.
-        EdgeError: the convert extra is not installed.
+        EdgeError: an extra is not installed.
     """
     started = time.perf_counter()
     tflite = order.model.suffix == ".tflite"
-    _check_extra(_NEEDED if tflite else (*_NEEDED, *_NEEDED_TO_TRAIN))
-    worker = TFLITE_WORKER if tflite else WORKER
+    _check_extra(_NEEDED if tflite else (*_NEEDED, *_NEEDED_TO_TRAIN), "convert")
+    if order.explain:
+        _check_extra(("shap", "lime"), "explain")
+    tracking.check()
     planned = plan(order)
+    worker = TFLITE_WORKER if tflite else WORKER
     with (
         tempfile.TemporaryDirectory(prefix="edge-convert-") as folder,
         Foreman(order.model, Path(folder, "worker.log"), worker, memory=order.memory) as foreman,
@@ -71,56 +79,141 @@ def convert(order: Order, key: SigningKey, progress: Progress = quiet) -> Conver
             tried = [bench.attempt(recipe, progress) for recipe in planned.recipes]
         else:
             tried = _searched(bench, planned, order.search, progress)
-    progress("judging and signing")
-    identity = _identity(order, planned.name, bench)
-    candidates = tuple(_candidate(one) for one in tried)
+        progress("judging and signing")
+        identity = _identity(order, planned.name, bench)
+        boards = [_board(profile, tried, bench, identity, key) for profile in planned.profiles]
+        explanations = _explanations(bench, boards, progress) if order.explain else {}
+    conversion = _conversion(bench, planned, tried, boards, explanations)
+    conversion = msgspec.structs.replace(conversion, seconds=time.perf_counter() - started)
+    _write(order.out, _files(order.out, conversion, boards))
+    tracking.log(conversion, order.out)
+    return conversion
+
+
+class _Board(msgspec.Struct, frozen=True):
+    """What came out for one board; nothing was written yet."""
+
+    result: ProfileResult
+    manifest: Manifest | None = None
+    card: str = ""
+    bundle: bytes = b""
+    compiled: bytes = b""
+    made: Made | None = None
+
+
+def _board(
+    profile: HardwareProfile, tried: list[Made | Missed], bench: Bench, identity: Identity,
+    key: SigningKey,
+) -> _Board:  # fmt: skip
+    limits = gate.Limits(bench.order.max_drop, bench.order.max_class_drop)
+    verdicts = {one.recipe.name: _verdict(one, profile, limits) for one in tried}
     made = {one.recipe.name: one for one in tried if isinstance(one, Made)}
-    results, files, host = [], {}, this_host()
-    limits = gate.Limits(order.max_drop, order.max_class_drop)
-    for profile in planned.profiles:
-        verdicts = tuple(_verdict(one, profile, limits) for one in tried)
-        fitting = {v.recipe: made[v.recipe].measurement for v in verdicts if not v.reasons}
+    compiled = b""
+    while True:
+        fitting = {name: made[name].measurement for name, v in verdicts.items() if not v.reasons}
         chosen = gate.best(fitting, limits)
-        result = ProfileResult(profile=profile.name, verdicts=verdicts)
-        if chosen is not None:
-            manifest, data = build(made[chosen], profile, identity, bench.inputs.rows, key)
-            path = order.out / file_name(manifest.name, manifest.version, manifest.profile)
-            result = ProfileResult(
-                profile=profile.name,
-                verdicts=verdicts,
-                chosen=chosen,
-                bundle=path.name,
-                digest=sha256(data),
-                bundle_bytes=len(data),
-            )
-            files[path] = data
-            files[path.with_suffix(".proof.json")] = _proof(result, candidates, host)
-        results.append(result)
-    _write(order.out, files)
-    train = bench.inputs.train
+        if chosen is None:
+            return _Board(ProfileResult(profile=profile.name, verdicts=tuple(verdicts.values())))
+        problem, compiled = _compiled(profile, made[chosen], bench.folder)
+        if not problem:
+            break
+        verdicts[chosen] = msgspec.structs.replace(verdicts[chosen], reasons=(problem,))
+    manifest, card, data = build(made[chosen], profile, identity, bench.inputs.rows, key)
+    name = file_name(manifest.name, manifest.version, manifest.profile)
+    result = ProfileResult(
+        profile=profile.name,
+        verdicts=tuple(verdicts.values()),
+        chosen=chosen,
+        bundle=name,
+        digest=sha256(data),
+        bundle_bytes=len(data),
+    )
+    return _Board(result, manifest, card, data, compiled, made[chosen])
+
+
+def _compiled(profile: HardwareProfile, made: Made, folder: Path) -> tuple[str, bytes]:
+    """What the Edge TPU's own compiler has against a model, and its file; nothing without one."""
+    path = edgetpu.compiler() if profile.runtime == "edgetpu" else None
+    if path is None:
+        return "", b""
+    model = folder / "chosen.tflite"
+    model.write_bytes(made.model)
+    found = edgetpu.compiled(model, path)
+    return found.problem, found.model
+
+
+def _explanations(bench: Bench, boards: list[_Board], progress: Progress) -> dict[str, Explanation]:
+    """Of every model that was chosen, by its recipe."""
+    chosen = {board.made.recipe.name: board.made for board in boards if board.made is not None}
+    found = {}
+    for name, made in chosen.items():
+        progress(f"{name}: explaining")
+        model = LiteRt(made.model, made.preprocessing, reconstructs=bench.order.task == "anomaly")
+        found[name] = explained(
+            bench.source_answers, model.run_rows, bench.inputs.rows.held_x,
+            bench.inputs.rows.calibration, bench.inputs.schema.columns,
+        )  # fmt: skip
+    return found
+
+
+def _conversion(
+    bench: Bench, planned: Plan, tried: list[Made | Missed], boards: list[_Board],
+    explanations: dict[str, Explanation],
+) -> Conversion:  # fmt: skip
+    inputs, order = bench.inputs, bench.order
+    made = {one.recipe.name: one.measurement for one in tried if isinstance(one, Made)}
+    candidates = tuple(_candidate(one) for one in tried)
     return Conversion(
         name=planned.name,
         version=planned.version,
         source=bench.opened.facts,
-        calibration_rows=len(bench.inputs.rows.calibration),
-        held_out_rows=len(bench.inputs.rows.held_x),
-        train_rows=0 if train is None else len(train.x),
-        left_out_rows=bench.inputs.left_out,
+        calibration_rows=len(inputs.rows.calibration),
+        held_out_rows=len(inputs.rows.held_x),
+        train_rows=0 if inputs.train is None else len(inputs.train.x),
+        left_out_rows=inputs.left_out,
         balance=_balance(bench),
-        fastest=gate.fastest({name: one.measurement for name, one in made.items()}),
+        fastest=gate.fastest(made),
+        front=tuple(point.name for point in front(points(candidates))),
         max_drop=order.max_drop,
         candidates=candidates,
-        profiles=tuple(results),
-        host=host,
-        seconds=time.perf_counter() - started,
+        profiles=tuple(board.result for board in boards),
+        explanations=explanations,
+        host=this_host(),
+        seconds=0,
     )
 
 
-def _check_extra(needed: tuple[str, ...]) -> None:
+def _files(out: Path, conversion: Conversion, boards: list[_Board]) -> dict[Path, bytes]:
+    """Each board's bundle, its proof, its card as a page, and the file of the TPU's compiler."""
+    files: dict[Path, bytes] = {}
+    drawn = picture(conversion)
+    for board in boards:
+        result = board.result
+        if result.bundle is None or result.chosen is None:
+            continue
+        proof = Proof(
+            bundle=result.bundle,
+            digest=result.digest or "",
+            result=result,
+            candidates=conversion.candidates,
+            explanation=conversion.explanations.get(result.chosen),
+            picture=drawn,
+            host=conversion.host,
+        )
+        path = out / result.bundle
+        files[path] = board.bundle
+        files[path.with_suffix(".proof.json")] = to_json(proof)
+        files[path.with_suffix(".card.html")] = page(board.card, proof).encode()
+        if board.compiled:
+            files[path.with_suffix(".edgetpu.tflite")] = board.compiled
+    return files
+
+
+def _check_extra(needed: tuple[str, ...], extra: str) -> None:
     missing = [name for name in needed if importlib.util.find_spec(name) is None]
     if missing:
         raise EdgeError(
-            f"converting needs {', '.join(missing)}: pip install 'edge-deployment-sdk[convert]'"
+            f"this needs {', '.join(missing)}: pip install 'edge-deployment-sdk[{extra}]'"
         )
 
 
@@ -174,7 +267,7 @@ def _set_up(
     opened = foreman.open()
     labels = check_fit(order, inputs, opened.facts)
     progress("running the float model")
-    scores = score_source(foreman, folder, inputs, order.preprocessing, order.task)
+    scores = score_source(foreman, folder, order, inputs.rows.held_x)
     bench = Bench(
         foreman=foreman,
         folder=folder,
@@ -229,18 +322,6 @@ def _verdict(one: Made | Missed, profile: HardwareProfile, limits: gate.Limits) 
         proven=gate.proven(one.measurement.metrics, limits),
         ram_bytes=gate.ram_needed(one.measurement, profile),
         estimated_ms=gate.estimated_ms(one.measurement, profile),
-    )
-
-
-def _proof(result: ProfileResult, candidates: tuple[Candidate, ...], host: Host) -> bytes:
-    return to_json(
-        Proof(
-            bundle=result.bundle or "",
-            digest=result.digest or "",
-            result=result,
-            candidates=candidates,
-            host=host,
-        )
     )
 
 

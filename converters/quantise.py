@@ -25,6 +25,8 @@ def quantise(source: Source, step: Quantise, calibration: Rows) -> bytes:
         return bytes(converter.convert())
     converter.optimizations = [tf.lite.Optimize.DEFAULT]
     if step.precision == "dynamic-range":
+        # dense layers with a scale for each channel need a newer op than tflite-runtime 2.14 has
+        converter._experimental_disable_per_channel_quantization_for_dense_layers = True
         return bytes(converter.convert())
     if step.precision == "float16":
         converter.target_spec.supported_types = [tf.float16]

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 Counts = NDArray[np.float64]
 BINS = 2048
-CUT = 1e-4  # of the values, left out at each end by `percentile`
+CUT = 1e-3  # of the values, left out at each end by `percentile`
 _LEVELS = 255  # steps of int8
 _TRIES = np.linspace(0.3, 1.0, 36)  # shares of the whole range
 

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import msgspec
 
+from converters.explain import Explanation
 from converters.gate import RULE, Measurement
 from converters.recipe import SourceFacts
 
@@ -64,6 +65,8 @@ class Conversion(msgspec.Struct, frozen=True, kw_only=True):
         left_out_rows: training rows that are also held out, and so were not trained on.
         balance: held-out rows of each class.
         fastest: the recipe that is surely the fastest on the host; None within the noise.
+        front: recipes than which no other is both no larger and no worse, the smallest first.
+        explanations: of the models that were chosen, by recipe, if asked for.
     """
 
     format: int = 1
@@ -76,9 +79,11 @@ class Conversion(msgspec.Struct, frozen=True, kw_only=True):
     left_out_rows: int
     balance: dict[str, int] = {}
     fastest: str | None = None
+    front: tuple[str, ...] = ()
     max_drop: float
     candidates: tuple[Candidate, ...]
     profiles: tuple[ProfileResult, ...]
+    explanations: dict[str, Explanation] = {}
     rule: str = RULE
     host: Host
     seconds: float
@@ -90,13 +95,20 @@ class Conversion(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Proof(msgspec.Struct, frozen=True, kw_only=True):
-    """What was measured for one bundle; kept outside of it, since measuring differs run by run."""
+    """What was measured for one bundle; kept outside of it, since measuring differs run by run.
+
+    Attributes:
+        explanation: of its model, if asked for.
+        picture: of all candidates, as SVG.
+    """
 
     format: int = 1
     bundle: str
     digest: str
     result: ProfileResult
     candidates: tuple[Candidate, ...]
+    explanation: Explanation | None = None
+    picture: str = ""
     host: Host
 
 

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     import optuna
 
 _SEED = 1
+_PATIENCE = 10  # seconds for a scheduler to answer
 _VIOLATIONS = "violations"
 _STARTUP = 6  # random candidates before what was learnt from them leads
 _REPEATS = 20  # suggestions in a row that were made already: the space is exhausted
@@ -180,7 +181,7 @@ def executor(wanted: Search) -> Iterator[Executor]:
         raise EdgeError("a cluster needs dask: pip install 'edge-deployment-sdk[dask]'") from error
     connect: Any = Client  # distributed ships no types
     try:
-        client = connect(f"tcp://{address}", timeout=30)
+        client = connect(f"tcp://{address}", timeout=_PATIENCE)
     except OSError as error:
         raise InvalidInputError(f"no Dask scheduler answers at {address}: {error}") from error
     with client, client.get_executor(pure=False) as pool:

@@ -226,7 +226,7 @@ class Quantise(msgspec.Struct, frozen=True, tag="quantise"):
 
     Attributes:
         ranges: how activations take their ranges from the calibration rows: all values; without
-            the 0.01 % at each end; or those with the least squared error of rounding.
+            the 0.1 % at each end; or those with the least squared error of rounding.
         io: what a model of integers takes and gives.
     """
 

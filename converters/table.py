@@ -57,7 +57,8 @@ def heading(conversion: Conversion) -> str:
     return (
         f"{conversion.name} {conversion.version}: {conversion.held_out_rows:,} held-out rows"
         f"{_balance(conversion)}{said}{kind}; {conversion.calibration_rows:,} calibration rows; "
-        f"fastest here: {conversion.fastest or 'none beyond the noise'}; taken: {conversion.rule}"
+        f"fastest here: {conversion.fastest or 'none beyond the noise'}; Pareto front: "
+        f"{', '.join(conversion.front) or 'empty'}; taken: {conversion.rule}"
     )
 
 

@@ -32,6 +32,15 @@ def vectors(rows, seed):
     return (rng.normal(0, 1, (rows, 5)) + 4 * np.eye(5)[y]).astype(np.float32), y
 
 
+def tables(rows, seed):
+    """Sixteen columns that six hidden ones mix, and their classes: separable, with redundancy."""
+    rng = np.random.default_rng(seed)
+    y = rng.integers(0, 3, rows)
+    hidden = rng.normal(0, 1, (rows, 6)) + 4 * np.eye(6)[y]
+    mixed = hidden @ np.random.default_rng(0).normal(0, 0.5, (6, 16))
+    return (mixed + rng.normal(0, 0.1, (rows, 16))).astype(np.float32), y
+
+
 def save(path, x, y=None):
     """A .npz as `edge convert` reads it."""
     np.savez(path, **({"x": x} if y is None else {"x": x, "y": y}))
@@ -72,14 +81,13 @@ def dense_net(width, seed=1):
     return bytes(builder.Output())
 
 
-def main(folder):
-    """`cnn.h5` by tf_keras, `mlp.keras` by Keras 3, and models that can't be converted."""
-    import keras
+def cnn(folder):
+    """`cnn.h5` by tf_keras."""
     import tf_keras
 
     tf_keras.utils.set_random_seed(3)
     layers = tf_keras.layers
-    cnn = tf_keras.Sequential(
+    model = tf_keras.Sequential(
         [
             layers.Input((8, 8, 1)),
             layers.Conv2D(16, 3, padding="same", activation="relu"),
@@ -89,25 +97,67 @@ def main(folder):
             layers.Dense(CLASSES, activation="softmax"),
         ]
     )
-    cnn.compile("adam", "sparse_categorical_crossentropy")
+    model.compile("adam", "sparse_categorical_crossentropy")
     x, y = pictures(800, seed=1)
-    cnn.fit(x / 255.0, y, epochs=6, verbose=0)
-    cnn.save(folder / "cnn.h5")
+    model.fit(x / 255.0, y, epochs=6, verbose=0)
+    model.save(folder / "cnn.h5")
+
+
+def wide(folder):
+    """`wide.h5` by tf_keras, on what `tables` gives."""
+    import tf_keras
+
+    tf_keras.utils.set_random_seed(3)
+    layers = tf_keras.layers
+    model = tf_keras.Sequential(
+        [
+            layers.Input((16,)),
+            layers.Dense(64, activation="relu"),
+            layers.Dense(32, activation="relu"),
+            layers.Dense(3, activation="softmax"),
+        ]
+    )
+    model.compile("adam", "sparse_categorical_crossentropy")
+    model.fit(*tables(800, seed=1), epochs=8, verbose=0)
+    model.save(folder / "wide.h5")
+
+
+def mlp(folder):
+    """`mlp.keras` by Keras 3."""
+    import keras
 
     keras.utils.set_random_seed(3)
     inputs = keras.Input((5,))
     hidden = keras.layers.Dense(32, activation="relu")(inputs)
-    mlp = keras.Model(inputs, keras.layers.Dense(3)(hidden))
-    mlp.compile("adam", keras.losses.SparseCategoricalCrossentropy(from_logits=True))
+    model = keras.Model(inputs, keras.layers.Dense(3)(hidden))
+    model.compile("adam", keras.losses.SparseCategoricalCrossentropy(from_logits=True))
     x, y = vectors(800, seed=1)
-    mlp.fit(x, y, epochs=12, verbose=0)
-    mlp.save(folder / "mlp.keras")
+    model.fit(x, y, epochs=12, verbose=0)
+    model.save(folder / "mlp.keras")
 
+
+def broken(folder):
+    """Models that can't be converted, each for a reason of its own."""
+    import tf_keras
+
+    layers = tf_keras.layers
     pair = [layers.Input((4,)), layers.Input((4,))]
     added = layers.Dense(2)(layers.Add()(pair))
     tf_keras.Model(pair, added).save(folder / "two-inputs.h5")
     tf_keras.Sequential([layers.Input((4,)), layers.Dense(1)]).save(folder / "one-output.h5")
+    nan = tf_keras.Sequential([layers.Input((4,)), layers.Dense(2)])
+    nan.set_weights([np.full((4, 2), np.nan), np.zeros(2)])
+    nan.save(folder / "nan.h5")
+    tf_keras.Sequential([layers.Input(batch_shape=(7, 4)), layers.Dense(2)]).save(
+        folder / "batch.h5"
+    )
+
+
+def main(folder, *names):
+    """Those that are named; `cnn`, `mlp` and `broken` by default."""
+    for name in names or ("cnn", "mlp", "broken"):
+        {"cnn": cnn, "mlp": mlp, "broken": broken, "wide": wide}[name](folder)
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]))
+    main(Path(sys.argv[1]), *sys.argv[2:])

@@ -20,6 +20,12 @@ COMMANDS = {
     "agent": ("device_agent.cli:agent", "agent", "Run a model on this device."),
     "alert": ("fleet_server.cli.alerts:alert", "server", "What needs a person's eye."),
     "audit": ("fleet_server.cli.people:audit", "server", "Who did what."),
+    "benchmark": (
+        "converters.benchmark:benchmark",
+        "convert",
+        "How fast are models on this machine?",
+    ),
+    "card": ("converters.cards:card", "convert", "A bundle's model card."),
     "convert": ("converters.cli:convert", "convert", "The best TFLite model for a board, signed."),
     "demo": ("edge_sdk.demo.cli:demo", "demo", "The whole story on this machine."),
     "device": ("fleet_server.cli.fleet:device", "server", "The devices of a fleet."),

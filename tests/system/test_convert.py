@@ -276,6 +276,7 @@ def test_a_keras_3_model_is_pruned_for_a_board_that_takes_it_and_refused_where_i
     assert manifest.recipe.steps[0].startswith("prune by magnitude to 50% zeros")
     assert manifest.lineage.train is not None
     assert sorted(path.name for path in (tmp_path / "out").iterdir()) == [
+        "mlp-1-raspberry-pi-4.card.html",
         "mlp-1-raspberry-pi-4.edge",
         "mlp-1-raspberry-pi-4.proof.json",
     ]

@@ -9,7 +9,6 @@ from converters.bench import score_source
 from converters.foreman import CannotConvertError, Foreman, WorkerDiedError
 from converters.order import Order, read_inputs
 from converters.protocol import Score
-from edge_sdk.channels import Preprocessing
 from edge_sdk.errors import InvalidInputError
 from tests.micro_models import save
 
@@ -87,6 +86,4 @@ def test_a_model_that_gives_nan_itself_is_refused_before_anything_is_converted(f
     data = save(tmp_path / "data.npz", x, np.zeros(60, int))
     order = Order(model=tmp_path / "m.h5", profiles=("coral-usb",), data=data, out=tmp_path / "out")
     with pytest.raises(InvalidInputError, match="gives NaN or infinite scores for 8 of 8 rows"):
-        score_source(
-            foreman(order.model), tmp_path, read_inputs(order), Preprocessing(), "classification"
-        )
+        score_source(foreman(order.model), tmp_path, order, read_inputs(order).rows.held_x)
