@@ -164,6 +164,7 @@ class FleetServer:
         self.secrets: dict[str, Secrets] = {}
         self.enrolled: list[EnrolRequest] = []
         self.desired: dict[str, bytes] = {}
+        self.commands: dict[str, bytes] = {}
         self.stored: dict[tuple[str, str], dict[int, messages.Sealed]] = defaultdict(dict)
         self.inbox: list[tuple[str, messages.Body]] = []
         self.received_count = self.posts = 0
@@ -275,6 +276,11 @@ class FleetServer:
         self.desired[device] = payload
         self._on_loop(device, "desired", payload)
 
+    def command(self, device: str, payload: bytes) -> None:
+        """Retain and send a `command` message, whatever it is."""
+        self.commands[device] = payload
+        self._on_loop(device, "command", payload)
+
     # --- what came
 
     def bodies(self, device: str, kind: type) -> list:
@@ -303,7 +309,7 @@ class FleetServer:
         self.online.discard(device)
 
     def retained(self, device: str, kind: str) -> bytes | None:
-        return self.desired.get(device) if kind == "desired" else None
+        return {"desired": self.desired, "command": self.commands}.get(kind, {}).get(device)
 
     async def received(self, device: str, kind: str, payload: bytes) -> bytes:
         key = self.secrets[device].mac
