@@ -12,6 +12,7 @@ from fleet_server.answers import NotFoundError, answer, read_body, read_json
 from fleet_server.api_alerts import alert_routes
 from fleet_server.api_drift import drift_routes
 from fleet_server.api_people import people_routes
+from fleet_server.api_samples import sample_routes
 from fleet_server.api_types import (
     Created,
     DecisionRow,
@@ -42,6 +43,7 @@ def operator_router(parts: Parts) -> APIRouter:
     _changing(router, parts)
     alert_routes(router, parts)
     drift_routes(router, parts)
+    sample_routes(router, parts)
     people_routes(router, parts)
     return router
 

@@ -4,6 +4,7 @@ from typing import Any
 
 import msgspec
 
+from edge_sdk.messages import Policy
 from fleet_server.views import RolloutRow
 
 
@@ -42,6 +43,38 @@ class NewEnrolmentKey(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     hours: float = 24.0
     note: str = ""
     device: str = ""
+
+
+class AskSamples(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """Which rows are wanted of the devices that run a model.
+
+    Attributes:
+        policy, version, raw, classes, between: as in `messages.SampleRequest`.
+        quota: samples of each device.
+        site, devices: only there, only these; empty for all.
+    """
+
+    policy: Policy
+    quota: int = 20
+    days: float = 7.0
+    site: str = ""
+    devices: tuple[str, ...] = ()
+    version: str = ""
+    raw: bool = True
+    classes: tuple[str, ...] = ()
+    between: dict[str, tuple[float, float]] = {}
+
+
+class Asked(msgspec.Struct, frozen=True):
+    """How many devices were asked."""
+
+    devices: int
+
+
+class Erased(msgspec.Struct, frozen=True):
+    """Rows that were erased, by kind."""
+
+    rows: dict[str, int]
 
 
 class LabelsTaken(msgspec.Struct, frozen=True):

@@ -152,11 +152,15 @@ class Server:
         def order(device: str, envelope: bytes) -> None:  # the tick calls this in its thread
             loop.call_soon_threadsafe(endpoint.publish, device, "desired", envelope)
 
+        def command(device: str, envelope: bytes) -> None:  # from any thread
+            loop.call_soon_threadsafe(endpoint.publish, device, "command", envelope)
+
         controller = Controller(store, keyring.director, order, settings.drift_past)
         parts = Parts(
             store=store,
             keyring=keyring,
             credentials=credentials,
+            command=command,
             registry=Registry(
                 store, settings.data_dir / "bundles", keyring.trust.publisher_keys, repository
             ),

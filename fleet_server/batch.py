@@ -17,7 +17,15 @@ from edge_sdk.sketch import Sketch
 from edge_sdk.topics import Upward
 from fleet_server import rollups
 from fleet_server.plausible import why_not_event, why_not_report, why_not_window
-from fleet_server.records import BundleRecord, DeviceRecord, NewEvent, NewWindow, Poison
+from fleet_server.records import (
+    BundleRecord,
+    DeviceRecord,
+    NewEvent,
+    NewWindow,
+    Poison,
+    SampleRecord,
+)
+from fleet_server.samples import record_of, why_not_sample
 from fleet_server.store import Store
 from fleet_server.streams import MAX_GAPS, admit
 
@@ -55,16 +63,21 @@ class _Sorted(msgspec.Struct):
     events: list[NewEvent] = []
     reports: list[tuple[int, Sealed, Report]] = []  # with the boot's place in the order
     poison: list[Poison] = []
+    samples: list[SampleRecord] = []
+    asked: dict[str, int] = {}  # the number of each device's last command
 
 
 def commit(store: Store, batch: Sequence[Arrived | Seen], bundles: Bundles) -> dict[Key, int]:
     """Write a batch as one; the highest number of each boot up to which all has arrived."""
     out = _Sorted()
+    asking = {i.device for i in batch if isinstance(i, Arrived) and i.kind == "sample"}
     with store.transaction():
+        out.asked = store.command_numbers(asking)
         contiguous = _take_in(store, [i for i in batch if isinstance(i, Arrived)], bundles, out)
         store.add_windows(out.windows)
         _roll_up(store, out, bundles)
         store.add_device_events(out.events)
+        store.add_samples(out.samples)
         store.set_aside(out.poison)
         _apply_reports(store, out.reports)
         rows: dict[str, int] = {}
@@ -113,8 +126,8 @@ def _sort(item: Arrived, sealed: Sealed, place: int, bundles: Bundles, out: _Sor
             reason = why_not_report(report)
             if not reason:
                 out.reports.append((place, sealed, report))
-        case Sample():
-            reason = "this server asked for no samples"
+        case Sample() as sample:
+            reason = _take_sample(item, sample, bundles(sample.digest), out)
         case None:
             reason = item.reason
     if reason:
@@ -145,6 +158,18 @@ def _roll_up(store: Store, out: _Sorted, bundles: Bundles) -> None:
         {key: rollups.sums(windows) for key, windows in parts.items()},
         {digest: (b.model, b.version, b.profile) for digest, b in found.items() if b},
     )
+
+
+def _take_sample(
+    item: Arrived, sample: Sample, bundle: BundleRecord | None, out: _Sorted
+) -> str | None:
+    """Keep a sample that was asked for; else why it is not kept."""
+    asked = out.asked.get(item.device, 0)
+    if reason := why_not_sample(sample, bundle, asked):
+        return reason
+    labels = bundle.manifest.labels if bundle else ()
+    out.samples.append(record_of(sample, item.device, labels, item.at))
+    return None
 
 
 def _apply_reports(store: Store, reports: Sequence[tuple[int, Sealed, Report]]) -> None:

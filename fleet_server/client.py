@@ -12,10 +12,13 @@ import msgspec
 
 from edge_sdk.errors import EdgeError, InvalidInputError, RefusedError, ServerError
 from fleet_server.api_types import (
+    Asked,
+    AskSamples,
     AuditPage,
     AuditRow,
     Created,
     EnrolmentToken,
+    Erased,
     LabelsTaken,
     Me,
     Mute,
@@ -31,6 +34,7 @@ from fleet_server.api_types import (
 )
 from fleet_server.drift_views import DriftReport
 from fleet_server.labels import Label
+from fleet_server.sample_views import SampleRow
 from fleet_server.views import AlertRow, DeviceRow, Overview, RolloutRow, VersionRow
 
 T = TypeVar("T")
@@ -129,6 +133,22 @@ class Client:
     def add_labels(self, labels: Sequence[Label]) -> LabelsTaken:
         """What was right for some rows; all are kept, or none."""
         return self._post("labels", msgspec.json.encode(labels), LabelsTaken)
+
+    def ask_samples(self, model: str, wish: AskSamples) -> int:
+        """Ask devices for rows to label; how many were asked."""
+        return self._post(f"samples/{_part(model)}", msgspec.json.encode(wish), Asked).devices
+
+    def samples(self, model: str) -> list[SampleRow]:
+        """Rows that wait for a label, the most wanted first."""
+        return self._get(f"samples/{_part(model)}", list[SampleRow])
+
+    def dataset(self, model: str) -> bytes:
+        """Labelled rows as an .npz for training."""
+        return self._bytes("GET", f"samples/{_part(model)}/dataset", b"")
+
+    def forget(self, device: str) -> dict[str, int]:
+        """Erase all that came from a device; how many rows of each kind there were."""
+        return self._post(f"devices/{_part(device)}/forget", b"", Erased).rows
 
     def acknowledge(self, alert: str) -> AlertRow:
         return self._post(f"alerts/{_part(alert)}/acknowledge", b"", AlertRow)

@@ -97,6 +97,14 @@ class Controller:
         orders = self._store.assignments()
         return rollout_row(_read(record), {d.id: d for d in devices}, orders)
 
+    def forget(self, device: str, now: float) -> dict[str, int]:
+        """Erase what came from a device; how many rows of each kind there were."""
+        with self._store.transaction():
+            erased = self._store.forget_device(device)
+            self._drift.forget(device)
+            self._store.add_event(now, "operator", "device forgotten", device)
+        return erased
+
     def drift_states(self, model: str) -> Sequence[State]:
         """How each device of a model stands against its own past, as last looked at."""
         return self._drift.states(model)

@@ -18,6 +18,7 @@ from fleet_server.decay.keeping import pack, unpack
 from fleet_server.decay.layout import Group
 from fleet_server.fleet import alert_row
 from fleet_server.records import AlertRecord, BundleRecord, DeviceRecord
+from fleet_server.samples import KEPT_SECONDS
 from fleet_server.store import Store
 from fleet_server.views import AlertRow
 
@@ -130,6 +131,7 @@ class DriftAlerts:
             changed[""] = msgspec.msgpack.encode(watch.scores())
             self._store.save_pasts(model, changed, now)
         self._store.save_read_to(self._read_to, now)
+        self._store.drop_samples(now - KEPT_SECONDS)
 
     def _settle(self, model: str, found: Sequence[Finding], now: float) -> bool:
         """Open, update or close the model's alerts so that they say what was found."""

@@ -86,6 +86,8 @@ class Ingest:
         self._saw(device)
 
     def retained(self, device: str, kind: str) -> bytes | None:
+        if kind == "command":
+            return self._store.command(device)
         order = self._store.assignment(device) if kind == "desired" else None
         return order.envelope if order else None
 

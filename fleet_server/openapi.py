@@ -12,9 +12,12 @@ from edge_sdk.identity import (
     EnrolRequest,
 )
 from fleet_server.api_types import (
+    Asked,
+    AskSamples,
     AuditPage,
     Created,
     EnrolmentToken,
+    Erased,
     LabelsTaken,
     Me,
     Mute,
@@ -32,10 +35,15 @@ from fleet_server.api_types import (
 )
 from fleet_server.drift_views import DriftReport
 from fleet_server.labels import Label
+from fleet_server.sample_views import SampleRow
 from fleet_server.views import AlertRow, DeviceRow, Overview, RolloutRow, VersionRow
 
 _REF = "#/components/schemas/{name}"
 _KINDS = (
+    Asked,
+    AskSamples,
+    Erased,
+    SampleRow,
     AlertRow,
     AuditPage,
     CertificateAnswer,

@@ -22,6 +22,7 @@ class Controls(Protocol):
     def abort(self, rollout_id: str, now: float) -> None: ...
     def drift_states(self, model: str) -> Sequence[State]: ...
     def rebaseline(self, alert: AlertRow, now: float) -> AlertRow: ...
+    def forget(self, device: str, now: float) -> dict[str, int]: ...
 
 
 class Parts(msgspec.Struct, frozen=True, kw_only=True):
@@ -30,6 +31,7 @@ class Parts(msgspec.Struct, frozen=True, kw_only=True):
     Attributes:
         look: the fleet as it is now.
         describe: one rollout, given the fleet.
+        command: sends a device its signed command, if it is connected; from any thread.
         mqtt_port: where devices connect.
         mutual: devices must show their certificate, since there is TLS to show it in.
         dismiss: ends what a device has open, since it was revoked or has another key; on the event
@@ -47,6 +49,7 @@ class Parts(msgspec.Struct, frozen=True, kw_only=True):
     controls: Controls
     look: Callable[[], Overview]
     describe: Callable[[RolloutRecord, list[DeviceRecord]], RolloutRow]
+    command: Callable[[str, bytes], None]
     mqtt_port: Callable[[], int]
     mutual: bool = False
     dismiss: Callable[[str], None]

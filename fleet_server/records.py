@@ -145,6 +145,28 @@ class NewWindow(msgspec.Struct, frozen=True, kw_only=True):
     body: bytes
 
 
+class SampleRecord(msgspec.Struct, frozen=True, kw_only=True):
+    """A row that a device sent to be labelled; `body` is the encoded `messages.Sample`.
+
+    Attributes:
+        row, subject: pseudonyms made on the device: of the row, and of whom it is about.
+        predicted, confidence: the model's answer.
+    """
+
+    device: str
+    row: str
+    subject: str
+    model: str
+    version: str
+    digest: str
+    policy: str
+    score: float
+    predicted: str
+    confidence: float
+    body: bytes
+    received_at: float
+
+
 class StoredWindow(msgspec.Struct, frozen=True):
     """A stored window with its content; `at` is when it was taken, by whom we believe."""
 

@@ -164,6 +164,7 @@ class Backend:
     def application(self, now=None):
         """The HTTP side over this, and its parts; no MQTT."""
         clock = now or Clock()
+        self.commands = []
         controller = Controller(self.store, self.keyring.director, lambda _device, _order: None)
 
         async def posted(_device, _kind, _payload):
@@ -179,6 +180,7 @@ class Backend:
                 self.store, describe=controller.describe, online=(), drifting={}, now=clock()
             ),
             describe=controller.describe,
+            command=lambda device, envelope: self.commands.append((device, envelope)),
             mqtt_port=lambda: 1883,
             dismiss=lambda _device: None,
             changed=lambda: None,

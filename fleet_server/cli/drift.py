@@ -2,11 +2,14 @@
 
 import csv
 from pathlib import Path
+from typing import get_args
 
 import click
 import msgspec
 
 from edge_sdk.errors import FormatError, InvalidInputError
+from edge_sdk.messages import Policy
+from fleet_server.api_types import AskSamples
 from fleet_server.cli.asking import asks, show
 from fleet_server.cli.table import moment, table
 from fleet_server.client import Client
@@ -94,6 +97,79 @@ def add(client: Client, file: Path, *, picked: bool, as_json: bool) -> None:
         new, replaced = new + taken.new, replaced + taken.replaced
     words = f"{new} rows labelled, {replaced} labelled anew"
     show({"new": new, "replaced": replaced}, words, as_json=as_json)
+
+
+@label.command(name="ask")
+@click.argument("model")
+@click.option(
+    "--policy",
+    type=click.Choice(get_args(Policy)),
+    default="margin",
+    show_default=True,
+    help="Which rows: unsure ones, unlike the training data, or any.",
+)
+@click.option("--quota", type=int, default=20, show_default=True, help="Rows of each device.")
+@click.option("--days", type=float, default=7.0, show_default=True, help="For how long.")
+@click.option("--site", default="", help="Only of devices there.")
+@click.option("--version", default="", help="Only rows that this version answered.")
+@click.option("--class", "classes", multiple=True, help="Only rows answered so; may be repeated.")
+@asks
+def ask_samples(  # noqa: PLR0913 - one argument an option
+    client: Client,
+    model: str,
+    policy: Policy,
+    quota: int,
+    days: float,
+    site: str,
+    version: str,
+    classes: tuple[str, ...],
+    *,
+    as_json: bool,
+) -> None:
+    """Ask the devices that run MODEL for rows to label; see 'edge label list' and the page."""
+    wish = AskSamples(
+        policy=policy, quota=quota, days=days, site=site, version=version, classes=classes
+    )
+    devices = client.ask_samples(model, wish)
+    show(
+        {"devices": devices}, f"{devices} devices were asked for {quota} rows each", as_json=as_json
+    )
+
+
+@label.command(name="list")
+@click.argument("model")
+@asks
+def list_samples(client: Client, model: str, *, as_json: bool) -> None:
+    """Rows of MODEL that wait for a label, the most wanted first."""
+    rows = client.samples(model)
+    cells = [
+        [
+            r.device,
+            r.row[:16],
+            r.version,
+            r.policy,
+            f"{r.score:.3f}",
+            r.predicted,
+            f"{r.confidence:.2f}",
+        ]
+        for r in rows
+    ]
+    head = ["DEVICE", "ROW", "VERSION", "POLICY", "SCORE", "SAID", "CONFIDENCE"]
+    show(rows, table(head, cells), as_json=as_json)
+
+
+@label.command()
+@click.argument("model")
+@click.option("--out", type=click.Path(path_type=Path), required=True, help="The .npz to write.")
+@asks
+def export(client: Client, model: str, out: Path, *, as_json: bool) -> None:
+    """Labelled rows of MODEL as a dataset: x, y, weight, and where each row came from."""
+    data = client.dataset(model)
+    try:
+        out.write_bytes(data)
+    except OSError as error:
+        raise InvalidInputError(f"{out} can't be written: {error.strerror}") from error
+    show({"path": str(out), "bytes": len(data)}, f"{out}: {len(data):,} bytes", as_json=as_json)
 
 
 @label.command()

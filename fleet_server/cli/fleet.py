@@ -178,6 +178,19 @@ def readmit(client: Client, device_id: str, *, as_json: bool) -> None:
     _show(row, f"{row.id} may connect again", as_json=as_json)
 
 
+@device.command()
+@click.argument("device_id", metavar="ID")
+@click.option("--yes", is_flag=True, help="Don't ask.")
+@asks
+def forget(client: Client, device_id: str, *, yes: bool, as_json: bool) -> None:
+    """Erase all that came from a device: windows, samples, labels, events, what was learnt."""
+    if not yes:
+        click.confirm(f"erase everything that came from {device_id}?", abort=True)
+    rows = client.forget(device_id)
+    words = ", ".join(f"{count} {name}" for name, count in rows.items() if count)
+    _show(rows, f"{device_id} is forgotten: {words or 'there was nothing'}", as_json=as_json)
+
+
 @click.group()
 def model() -> None:
     """Models and versions of a fleet."""

@@ -249,3 +249,25 @@ audit = Table(
     Index("audit_by_target", "target", "id"),
     Index("audit_by_actor", "actor", "id"),
 )
+
+commands = Table(
+    "commands",
+    metadata,
+    Column("device", Text, primary_key=True),
+    *_all(Whole, "number"),
+    *_all(LargeBinary, "envelope"),
+    *_all(Float, "issued_at"),
+)
+
+samples = Table(
+    "samples",
+    metadata,
+    _id(),
+    *_all(Text, "device", "row", "subject", "model", "version", "digest", "policy", "predicted"),
+    *_all(Float, "score", "confidence"),
+    *_all(LargeBinary, "body"),
+    *_all(Float, "received_at"),
+    Column("skipped", Integer, nullable=False, server_default="0"),
+    UniqueConstraint("device", "row"),
+    Index("samples_by_model", "model", "score"),
+)
