@@ -416,6 +416,8 @@ class _Session:
                 self._worker.cancel(generation)
             case update.Activate(order):
                 self._inference.switch(self._worker.model(order.digest))
+            case update.Shadow(shadow):
+                self._inference.accompany(self._worker.model(shadow.digest) if shadow else None)
             case update.Stop():
                 self._inference.switch(None)
             case update.Tell():
@@ -440,11 +442,18 @@ class _Session:
                 phase=outcome.phase,
                 reason=outcome.reason[: messages.MAX_WORDS],
                 running=model.running if model else None,
+                beside=self._beside(),
                 runtime=model.description if model else "",
                 agent=f"edge-agent/{__version__}",
                 resumed_at=outcome.resumed_at,
             )
         )
+
+    def _beside(self) -> messages.Running | None:
+        state = self._memory.state
+        if isinstance(state, update.Beside):
+            return self._worker.model(state.order.digest).running
+        return None
 
     def _notice(self, name: str, detail: str) -> None:
         """Tell it once: whoever repeats a forged order shall not fill the outbox."""

@@ -9,6 +9,7 @@ from typing import Literal
 import msgspec
 
 from edge_sdk.errors import InvalidInputError
+from edge_sdk.messages import DeliveryPolicy
 
 DAY = 24 * 60  # minutes
 RESERVE = 4 * 1024 * 1024  # bytes that stay free for state and outbox
@@ -47,11 +48,15 @@ class DailyWindow(msgspec.Struct, frozen=True):
 
 
 class Manners(msgspec.Struct, frozen=True):
-    """What was asked of this device; `defer_above` is in bytes, for a metered link."""
+    """What was asked of this device; `defer_above` is in bytes, for a metered link.
+
+    `ordered` is the window that the order itself names, `window` the device's own.
+    """
 
     metered: bool = False
     defer_above: int = 0
     window: DailyWindow | None = None
+    ordered: DailyWindow | None = None
 
 
 class Moment(msgspec.Struct, frozen=True):
@@ -69,6 +74,28 @@ class Hold(msgspec.Struct, frozen=True):
     words: str
 
 
+def tightened(manners: Manners, policy: DeliveryPolicy) -> Manners:
+    """The device's manners under an order: the order may ask for more patience, never for less.
+
+    Raises:
+        InvalidInputError: the order's window can't be read.
+    """
+    return msgspec.structs.replace(
+        manners,
+        defer_above=manners.defer_above if policy.metered else 0,
+        ordered=DailyWindow.parse(policy.window) if policy.window else None,
+    )
+
+
+def tighter_rate(own: int, ordered: int) -> int:
+    """The lower of two byte rates, where 0 is no limit.
+
+    >>> tighter_rate(0, 500), tighter_rate(300, 500), tighter_rate(300, 0)
+    (500, 300, 300)
+    """
+    return min((rate for rate in (own, ordered) if rate > 0), default=0)
+
+
 def why_wait(manners: Manners, coming: int, moment: Moment) -> Hold | None:
     """Why `coming` bytes must wait; None if they may come now.
 
@@ -80,8 +107,9 @@ def why_wait(manners: Manners, coming: int, moment: Moment) -> Hold | None:
             f"the link is metered and {coming:,} bytes are above the {manners.defer_above:,} "
             "allowed on it: waits until [link] metered is false, or for a USB stick",
         )
-    if manners.window and moment.runs and not manners.window.holds(moment.minute):
-        return Hold("window", f"waits for the maintenance window {manners.window} (local time)")
+    for window in (manners.window, manners.ordered):
+        if window and moment.runs and not window.holds(moment.minute):
+            return Hold("window", f"waits for the maintenance window {window} (local time)")
     if moment.free < coming + RESERVE:
         return Hold(
             "room",

@@ -107,7 +107,8 @@ class Repository:
         """The target that the order names, fresh from the repository.
 
         Raises:
-            DistrustedError: not listed, or the metadata is forged, mixed or rolled back.
+            DistrustedError: not listed, the metadata is forged, mixed or rolled back, or the
+                order's last day is over.
             NotVouchedError: the repository can't be reached, or its metadata has expired.
         """
         self._remember(floor=max(self._seen.floor, order.not_before))
@@ -116,11 +117,12 @@ class Repository:
             now = self._ask_time()
         try:
             try:
-                return self._listed(order, now)
+                target = self._listed(order, now)
             except tuf_errors.ExpiredMetadataError:
                 if now is not None or (now := self._ask_time()) is None:
                     raise
-                return self._listed(order, now)
+                target = self._listed(order, now)
+            self._refuse_late(order, now)
         except tuf_errors.DownloadError as error:
             raise _not_reached(error, str(self._identity.server)) from error
         except tuf_errors.ExpiredMetadataError as error:
@@ -129,6 +131,7 @@ class Repository:
             raise DistrustedError(_name(error), str(error)) from error
         finally:
             self._server.close()
+        return target
 
     def check(self, target: TargetFile, bundle: Path) -> None:
         """Raises DistrustedError if these are not the target's bytes."""
@@ -240,6 +243,16 @@ class Repository:
             return f"the server's signed time is {_date(now)}"
         said = f"this device's clock says {_date(self._clock.wall())}"
         return f"{said}, signed times reach {_date(self._seen.floor)}, the server was not heard"
+
+    def _refuse_late(self, order: Assignment, now: float | None) -> None:
+        """A clock that runs ahead must not void an order, so the server's time is asked for."""
+        last = order.policy.not_after
+        if last and self._reference(now) > last:
+            now = now if now is not None else self._ask_time()
+            if self._reference(now) > last:
+                raise DistrustedError(
+                    "order-expired", f"it was good until {_date(last)}; {self._believed(now)}"
+                )
 
     def _ask_time(self) -> float | None:
         """The server's signed time; None if it does not answer or somebody else does."""

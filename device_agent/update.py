@@ -3,11 +3,14 @@
 No clock, file or socket here; the agent carries the actions out.
 
     empty/idle -> fetching -> verified -> trial -> idle(confirmed)
-                     |           |          `----> idle(reverted)
+                     |           |  |       `----> idle(reverted)
+                     |           |  `-> beside ..> trial
                      `-----------`---------------> idle(failed, refused)
 
-The confirmed model is never touched on the way, and a newer order supersedes at any point. Events
-name the order (its generation) they are about, so late and doubled ones change nothing.
+An order for standby or shadow ends `beside` the confirmed model; an order to serve the same bundle
+goes on from there at once. The confirmed model is never touched on the way, and a newer order
+supersedes at any point. Events name the order (its generation) they are about, so late and doubled
+ones change nothing.
 """
 
 import msgspec
@@ -85,7 +88,16 @@ class Trial(msgspec.Struct, frozen=True, tag="trial"):
     contact: bool = False
 
 
-State = Empty | Idle | Fetching | Verified | Trial
+class Beside(msgspec.Struct, frozen=True, tag="beside"):
+    """The order's model is loaded beside the confirmed one, on standby or as its shadow."""
+
+    confirmed: Assignment
+    order: Assignment
+    resumed_at: int = 0
+    starts: int = 1
+
+
+State = Empty | Idle | Fetching | Verified | Trial | Beside
 
 
 class Memory(msgspec.Struct, frozen=True):
@@ -228,6 +240,12 @@ class Stop(msgspec.Struct, frozen=True):
     """Let nothing answer: there is no confirmed model to go back to."""
 
 
+class Shadow(msgspec.Struct, frozen=True):
+    """Let this model run beside what answers and be compared; None: none does any more."""
+
+    order: Assignment | None
+
+
 class Tell(msgspec.Struct, frozen=True):
     """Report to the server; the agent adds what really runs."""
 
@@ -242,7 +260,7 @@ class Notice(msgspec.Struct, frozen=True):
     detail: str
 
 
-Action = Fetch | Cancel | SelfTest | Activate | Stop | Tell | Notice
+Action = Fetch | Cancel | SelfTest | Activate | Stop | Shadow | Tell | Notice
 Step = tuple[Memory, tuple[Action, ...]]
 
 
@@ -266,6 +284,9 @@ def step(rules: Rules, memory: Memory, event: Event) -> Step:
             isinstance(state, Trial) and digest == state.order.digest and number > state.seen
         ):
             return _judged(rules, memory, state, event)
+        case WindowClosed() if isinstance(state, Beside) and state.starts:
+            lived = msgspec.structs.replace(state, starts=0)  # the process bears it: no boot loop
+            return msgspec.structs.replace(memory, state=lived), ()
         case ServerContact() if isinstance(state, Trial) and not state.contact:
             return _confirmed_if_due(rules, memory, msgspec.structs.replace(state, contact=True))
     return memory, ()
@@ -282,6 +303,9 @@ def standing(memory: Memory) -> Tell:
             return Tell(order.generation, Outcome("verified", "", resumed_at))
         case Trial(_, order, resumed_at):
             return Tell(order.generation, Outcome("trial", "", resumed_at))
+        case Beside(_, order, resumed_at):
+            phase: Phase = "shadow" if order.role == "shadow" else "standby"
+            return Tell(order.generation, Outcome(phase, "", resumed_at))
 
 
 def confirmed(state: State) -> Assignment | None:
@@ -290,8 +314,8 @@ def confirmed(state: State) -> Assignment | None:
 
 
 def candidate(state: State) -> Assignment | None:
-    """The model that shall take over, if its update is under way."""
-    return state.order if isinstance(state, Fetching | Verified | Trial) else None
+    """The model that shall take over or stand beside, if its update is under way or it does."""
+    return None if isinstance(state, Empty | Idle) else state.order
 
 
 def digests(memory: Memory) -> set[str]:
@@ -336,12 +360,48 @@ def _offered(rules: Rules, memory: Memory, order: Assignment) -> Step:
     if order.profile != rules.profile:
         why = f"the order is for profile {order.profile}, this device is a {rules.profile}"
         return _become(taken, _settled(safe, Outcome("refused", why)), first=_abandon(state))
+    if order.role != "serve":
+        return _offered_beside(taken, order)
     if safe is not None and _same_model(order, safe):
         return _become(taken, Idle(order, Outcome("confirmed")), first=_abandon(state))
     if isinstance(state, Trial) and _same_model(order, state.order):
         return _become(taken, msgspec.structs.replace(state, order=order))
-    begun = Fetching(safe, order)
-    return _become(taken, begun, first=_abandon(state), then=(Fetch(order, 1),))
+    if isinstance(state, Beside) and _same_model(order, state.order):
+        begun = Trial(safe, order, state.resumed_at)
+        return _become(taken, begun, first=(*_abandon(state), Activate(order)))
+    if memory.previous is not None and _same_model(order, memory.previous):
+        return _way_back(taken, order)
+    fetching = Fetching(safe, order)
+    return _become(taken, fetching, first=_abandon(state), then=(Fetch(order, 1),))
+
+
+def _offered_beside(memory: Memory, order: Assignment) -> Step:
+    """An order for standby or shadow: what is loaded already changes its role at once."""
+    state, safe = memory.state, confirmed(memory.state)
+    why = ""
+    if safe is None:
+        why = f"nothing answers here yet, so {order.version} can't be its {order.role}"
+    elif _same_model(order, safe):
+        why = f"{order.version} is what answers here, so it can't be its own {order.role}"
+    if why or safe is None:
+        return _become(memory, _settled(safe, Outcome("refused", why)), first=_abandon(state))
+    if isinstance(state, Trial | Beside) and _same_model(order, state.order):
+        beside = Beside(safe, order, state.resumed_at)
+        return _become(memory, beside, first=(*_abandon(state), *_run_beside(order)))
+    fetching = Fetching(safe, order)
+    return _become(memory, fetching, first=_abandon(state), then=(Fetch(order, 1),))
+
+
+def _way_back(memory: Memory, order: Assignment) -> Step:
+    """An order for the model before, which is kept: no download and no trial, a self-test only."""
+    state, safe = memory.state, confirmed(memory.state)
+    back = Idle(order, Outcome("confirmed"))
+    after = msgspec.structs.replace(memory, state=back, previous=safe)
+    return after, (*_abandon(state), SelfTest(order, known=True))
+
+
+def _run_beside(order: Assignment) -> tuple[Action, ...]:
+    return (Shadow(order),) if order.role == "shadow" else ()
 
 
 def _same_model(one: Assignment, other: Assignment) -> bool:
@@ -357,10 +417,14 @@ def _restarted(memory: Memory) -> Step:
     match memory.state:
         case Fetching(_, order, attempt):
             return memory, (*(back or (standing(memory),)), Fetch(order, attempt))
-        case Verified(_, order, resumed_at, starts) | Trial(_, order, resumed_at, starts):
-            tried = isinstance(memory.state, Trial)
+        case (
+            Verified(_, order, resumed_at, starts)
+            | Trial(_, order, resumed_at, starts)
+            | Beside(_, order, resumed_at, starts)
+        ):
+            tried = not isinstance(memory.state, Verified)
             if starts >= STARTS:
-                doing = "on trial" if tried else "in its self-test"
+                doing = f"on {standing(memory).outcome.phase}" if tried else "in its self-test"
                 why = f"the agent was started {starts} times with it {doing} and it never got past"
                 end = Outcome("reverted" if tried else "refused", why, resumed_at)
                 return _become(memory, _settled(safe, end), then=back)
@@ -382,6 +446,8 @@ def _fetch_failed(memory: Memory, state: Fetching, event: FetchFailed) -> Step:
 def _self_tested(memory: Memory, generation: int, reason: str | None) -> Step:
     state, safe = memory.state, confirmed(memory.state)
     if isinstance(state, Verified) and generation == state.order.generation:
+        if reason is None and state.order.role != "serve":
+            return _stands_beside(memory, state)
         if reason is None:
             vouched = generation == memory.vouched
             begun = Trial(safe, state.order, state.resumed_at, state.starts, contact=vouched)
@@ -392,14 +458,24 @@ def _self_tested(memory: Memory, generation: int, reason: str | None) -> Step:
     if reason is None:
         return memory, () if isinstance(state, Trial) else (Activate(safe), standing(memory))
     lost = Notice("confirmed-model-lost", f"{safe.model} {safe.version}: {reason}")
-    if isinstance(state, Idle):  # fetch it again: it is still what this device shall run
+    if isinstance(state, Idle | Beside):  # fetch it again: it is what this device shall run
         back = memory.previous
         alone = msgspec.structs.replace(memory, previous=None)
         test: tuple[Action, ...] = (SelfTest(back, known=True),) if back else ()
         again = Fetching(back, safe)
-        return _become(alone, again, first=(lost,), then=(*test, Fetch(safe, 1)))
+        first = (lost, *_abandon(state))
+        return _become(alone, again, first=first, then=(*test, Fetch(safe, 1)))
     without = msgspec.structs.replace(state, confirmed=None)
     return msgspec.structs.replace(memory, state=without), (lost,)
+
+
+def _stands_beside(memory: Memory, state: Verified) -> Step:
+    safe, order = state.confirmed, state.order
+    if safe is None:
+        why = f"what {order.version} was to stand beside was lost meanwhile"
+        return _become(memory, Empty(Outcome("refused", why, state.resumed_at)))
+    beside = Beside(safe, order, state.resumed_at, state.starts)
+    return _become(memory, beside, first=_run_beside(order))
 
 
 def _judged(rules: Rules, memory: Memory, state: Trial, window: WindowClosed) -> Step:
@@ -479,6 +555,8 @@ def _abandon(state: State) -> tuple[Action, ...]:
             return (Cancel(order.generation),)
         case Trial(safe):
             return (Activate(safe),) if safe else (Stop(),)
+        case Beside(_, order):
+            return (Shadow(None),) if order.role == "shadow" else ()
         case Empty() | Idle():
             return ()
 

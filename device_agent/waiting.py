@@ -4,8 +4,9 @@ import shutil
 import time
 from collections.abc import Callable
 
-from device_agent.manners import Hold, Manners, Moment, why_wait
+from device_agent.manners import Hold, Manners, Moment, tightened, why_wait
 from device_agent.store import Store
+from edge_sdk.errors import InvalidInputError
 from edge_sdk.messages import Assignment
 
 RECHECK = 1.0  # seconds
@@ -60,4 +61,8 @@ class Waiting:
             return None
         clock = time.localtime(self._wall())
         moment = Moment(60 * clock.tm_hour + clock.tm_min, free, runs)
-        return why_wait(self._manners, max(0, order.length - have), moment)
+        try:
+            manners = tightened(self._manners, order.policy)
+        except InvalidInputError as error:
+            return Hold("window", f"the order's {error}")
+        return why_wait(manners, max(0, order.length - have), moment)

@@ -21,6 +21,12 @@ from edge_sdk.topics import Upward
 MAX_MESSAGE = 1024 * 1024
 MAX_WORDS = 1000  # characters of a reason or a detail; a receiver takes twice as many
 
+Role = Literal[
+    "serve",  # it answers
+    "standby",  # loaded and self-tested beside what answers, for an instant switch
+    "shadow",  # runs on the same inputs beside what answers; its answers are only compared
+]
+
 Phase = Literal[
     "empty",  # nothing installed, nothing ordered
     "deferred",  # taken, but its download waits: metered link, maintenance window, no room
@@ -28,6 +34,8 @@ Phase = Literal[
     "verified",
     "trial",
     "confirmed",
+    "standby",  # ordered to stand by: loaded, self-tested, not answering
+    "shadow",  # ordered to shadow: its answers are compared
     "reverted",  # tried, failed, back on what ran before
     "refused",  # not taken: signature, digest, profile or generation did not hold
     "failed",  # could not be fetched in the tries allowed
@@ -52,6 +60,7 @@ class Report(msgspec.Struct, frozen=True, kw_only=True):
         running: None while nothing runs.
         runtime: interpreter, kernels and accelerator, as found on the device.
         resumed_at: byte at which an interrupted download went on; 0 if it did not.
+        beside: what is loaded on standby or as a shadow.
     """
 
     format: int = 1
@@ -60,6 +69,7 @@ class Report(msgspec.Struct, frozen=True, kw_only=True):
     phase: Phase
     reason: str = ""
     running: Running | None = None
+    beside: Running | None = None
     runtime: str = ""
     agent: str = ""
     resumed_at: int = 0
@@ -238,8 +248,24 @@ class Ack(msgspec.Struct, frozen=True, kw_only=True):
     mac: bytes = b""
 
 
+class DeliveryPolicy(msgspec.Struct, frozen=True, kw_only=True):
+    """How an order may be carried out; it only tightens what the device itself was told.
+
+    Attributes:
+        not_after: Unix seconds; an update that has not begun by then is given up. 0 is never.
+        rate_limit_bytes: a second, for the download; 0 is no limit.
+        window: "02:00-04:00", the device's local time, in which a download may begin; "" is always.
+        metered: whether it may be downloaded over a metered link.
+    """
+
+    not_after: float = 0.0
+    rate_limit_bytes: int = 0
+    window: str = ""
+    metered: bool = True
+
+
 class Assignment(msgspec.Struct, frozen=True, kw_only=True):
-    """The order which bundle a device shall run in a slot.
+    """The order which bundle a device shall run in a slot, or hold beside what runs there.
 
     Attributes:
         generation: only ever rises per (device, slot); a device refuses a lower one.
@@ -261,6 +287,8 @@ class Assignment(msgspec.Struct, frozen=True, kw_only=True):
     rollout: str
     not_before: float
     needs: tuple[Op, ...] = ()
+    role: Role = "serve"
+    policy: DeliveryPolicy = DeliveryPolicy()
 
 
 class SampleRequest(msgspec.Struct, frozen=True, kw_only=True):

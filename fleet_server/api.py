@@ -2,24 +2,21 @@
 
 from collections.abc import Callable
 
-import msgspec
 from fastapi import APIRouter, Depends, Request, Response
 from fastapi.concurrency import run_in_threadpool
 
 from edge_sdk.bundle import MAX_BUNDLE
 from edge_sdk.errors import InvalidInputError
-from fleet_server.answers import NotFoundError, answer, read_body, read_json
+from fleet_server.answers import answer, read_body, read_json
 from fleet_server.api_alerts import alert_routes
 from fleet_server.api_drift import drift_routes
 from fleet_server.api_people import people_routes
+from fleet_server.api_rollouts import rollout_routes, version_routes
 from fleet_server.api_samples import sample_routes
 from fleet_server.api_types import (
     Created,
-    DecisionRow,
     EnrolmentToken,
     NewEnrolmentKey,
-    NewRollout,
-    RolloutStory,
 )
 from fleet_server.asking import by_token
 from fleet_server.enrolment import Allowance, new_token
@@ -28,7 +25,7 @@ from fleet_server.openapi import gives, takes, takes_bundle
 from fleet_server.parts import Parts
 from fleet_server.revocation import readmit, revoke
 from fleet_server.store import Store
-from fleet_server.views import DeviceRow, Overview, RolloutRow, VersionRow
+from fleet_server.views import DeviceRow, Overview, VersionRow
 
 MAX_BODY = 64 * 1024
 MAX_USES, MAX_HOURS, MAX_NOTE = 100_000, 24 * 366, 200
@@ -39,7 +36,8 @@ def operator_router(parts: Parts) -> APIRouter:
     asking = Depends(by_token(parts.guard))
     router = APIRouter(prefix="/api/v1", tags=["operators"], dependencies=[asking])
     _reading(router, parts)
-    _rollouts(router, parts)
+    rollout_routes(router, parts)
+    version_routes(router, parts)
     _changing(router, parts)
     alert_routes(router, parts)
     drift_routes(router, parts)
@@ -63,48 +61,6 @@ def _reading(router: APIRouter, parts: Parts) -> None:
     def bundles() -> Response:
         """Every published bundle, newest first."""
         return answer(version_rows(parts.store.bundles(), parts.store.devices()))
-
-
-def _rollouts(router: APIRouter, parts: Parts) -> None:
-    def story(rollout_id: str) -> RolloutStory:
-        record = parts.store.rollout(rollout_id)
-        if record is None:
-            raise NotFoundError(f"there is no rollout {rollout_id[:40]!r}")
-        decisions = tuple(
-            DecisionRow(d.at, msgspec.Raw(d.document)) for d in parts.store.decisions(rollout_id)
-        )
-        return RolloutStory(parts.describe(record, parts.store.devices()), decisions)
-
-    @router.get("/rollouts", responses=gives(tuple[RolloutRow, ...]))
-    def rollouts() -> Response:
-        """Every rollout, newest first."""
-        fleet = parts.store.devices()
-        return answer([parts.describe(r, fleet) for r in reversed(parts.store.rollouts())])
-
-    @router.get("/rollouts/{rollout_id}", responses=gives(RolloutStory))
-    def one(rollout_id: str) -> Response:
-        """One rollout with its decisions."""
-        return answer(story(rollout_id))
-
-    @router.post(
-        "/rollouts", status_code=201, responses=gives(Created, 201), openapi_extra=takes(NewRollout)
-    )
-    async def create(request: Request) -> Response:
-        """Start a rollout."""
-        wish = read_json(NewRollout, await read_body(request, MAX_BODY), "the rollout")
-        made = await run_in_threadpool(
-            parts.controls.create, wish.model, wish.version, wish.strategy, parts.now()
-        )
-        parts.changed()
-        return answer(Created(made), 201)
-
-    @router.post("/rollouts/{rollout_id}/abort", responses=gives(RolloutStory))
-    async def abort(rollout_id: str) -> Response:
-        """End a rollout; its devices go back to what they ran."""
-        await run_in_threadpool(story, rollout_id)
-        await run_in_threadpool(parts.controls.abort, rollout_id, parts.now())
-        parts.changed()
-        return answer(await run_in_threadpool(story, rollout_id))
 
 
 def _changing(router: APIRouter, parts: Parts) -> None:

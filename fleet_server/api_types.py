@@ -9,11 +9,32 @@ from fleet_server.views import RolloutRow
 
 
 class NewRollout(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """Bring a version to the fleet; `strategy` is {"name": ...} of a shipped one or a whole one."""
+    """Bring a version to the fleet.
+
+    Attributes:
+        strategy: {"name": ...} of a shipped one, with changes to its fields, or a whole document.
+        start_at: Unix seconds; 0 is now.
+        supersede: end a rollout of the same model that is under way, and take its devices over.
+    """
 
     model: str
     version: str
     strategy: dict[str, Any]
+    start_at: float = 0.0
+    supersede: bool = False
+
+
+class RolloutOrder(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Why a person pauses, resumes, approves, retries, aborts or rolls back."""
+
+    reason: str = ""
+
+
+class AliasWish(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Which version an alias shall mean; an empty one takes it away."""
+
+    version: str
+    reason: str = ""
 
 
 class Created(msgspec.Struct, frozen=True):

@@ -16,6 +16,7 @@ from edge_sdk.packing import unpacked
 from edge_sdk.sketch import Sketch
 from edge_sdk.topics import Upward
 from fleet_server import rollups
+from fleet_server.evidence.measures import measures
 from fleet_server.plausible import why_not_event, why_not_report, why_not_window
 from fleet_server.records import (
     BundleRecord,
@@ -28,6 +29,7 @@ from fleet_server.records import (
 from fleet_server.samples import record_of, why_not_sample
 from fleet_server.store import Store
 from fleet_server.streams import MAX_GAPS, admit
+from fleet_server.views import RunRow
 
 Key = tuple[str, str]  # device, boot
 Bundles = Callable[[str], BundleRecord | None]
@@ -61,7 +63,7 @@ class _Sorted(msgspec.Struct):
     windows: list[NewWindow] = []
     contents: list[Window] = []  # of `windows`, decoded
     events: list[NewEvent] = []
-    reports: list[tuple[int, Sealed, Report]] = []  # with the boot's place in the order
+    reports: list[tuple[int, Sealed, Report, float]] = []  # boot's place in the order, time
     poison: list[Poison] = []
     samples: list[SampleRecord] = []
     asked: dict[str, int] = {}  # the number of each device's last command
@@ -125,7 +127,8 @@ def _sort(item: Arrived, sealed: Sealed, place: int, bundles: Bundles, out: _Sor
         case Report() as report:
             reason = why_not_report(report)
             if not reason:
-                out.reports.append((place, sealed, report))
+                at = rollups.taken_at(item.at, sealed.wall)
+                out.reports.append((place, sealed, report, at))
         case Sample() as sample:
             reason = _take_sample(item, sample, bundles(sample.digest), out)
         case None:
@@ -172,16 +175,40 @@ def _take_sample(
     return None
 
 
-def _apply_reports(store: Store, reports: Sequence[tuple[int, Sealed, Report]]) -> None:
-    newest: dict[str, tuple[int, Sealed, Report]] = {}
-    for place, sealed, report in reports:
-        held = newest.get(sealed.device)
-        if held is None or (place, sealed.seq) > (held[0], held[1].seq):
-            newest[sealed.device] = (place, sealed, report)
-    for device, (place, sealed, report) in newest.items():
-        known = store.device(device)
-        if known and (place, sealed.seq) > (known.boot_order, known.report_seq):
-            store.save_report(_reported(known, place, sealed, report))
+def _apply_reports(store: Store, reports: Sequence[tuple[int, Sealed, Report, float]]) -> None:
+    """In the order in which they were made; one older than what is known changes nothing."""
+    known: dict[str, DeviceRecord | None] = {}
+    changed: dict[str, DeviceRecord] = {}
+    runs: list[RunRow] = []
+    for place, sealed, report, at in sorted(reports, key=lambda r: (r[0], r[1].seq)):
+        name = sealed.device
+        if name not in known:
+            known[name] = store.device(name)
+        device = known[name]
+        if device is None or (place, sealed.seq) <= (device.boot_order, device.report_seq):
+            continue
+        known[name] = changed[name] = after = _reported(device, place, sealed, report)
+        if _loaded(after) != _loaded(device):
+            runs.append(_run(after, report.slot, at))
+    store.add_runs(runs)
+    for device in changed.values():
+        store.save_report(device)
+
+
+def _loaded(device: DeviceRecord) -> tuple[str, str]:
+    return device.running_digest, device.beside_digest
+
+
+def _run(device: DeviceRecord, slot: str, at: float) -> RunRow:
+    return RunRow(
+        device=device.id,
+        slot=slot,
+        model=device.running_model,
+        version=device.running_version,
+        digest=device.running_digest,
+        beside=device.beside_digest,
+        at=at,
+    )
 
 
 def _reported(device: DeviceRecord, place: int, sealed: Sealed, report: Report) -> DeviceRecord:
@@ -200,6 +227,7 @@ def _reported(device: DeviceRecord, place: int, sealed: Sealed, report: Report) 
         runtime=report.runtime,
         agent=report.agent,
         resumed_at=report.resumed_at,
+        beside_digest=report.beside.digest if report.beside else "",
     )
 
 
@@ -225,6 +253,7 @@ def _window(item: Arrived, sealed: Sealed, window: Window) -> NewWindow:
         confidence_rows=confidence.rows if confidence else 0,
         latency_mean=latency.mean if latency else None,
         body=sealed.body if window is item.body else to_msgpack(window),
+        measures=measures(window),
     )
 
 

@@ -12,6 +12,7 @@ import msgspec
 
 from edge_sdk.errors import EdgeError, InvalidInputError, RefusedError, ServerError
 from fleet_server.api_types import (
+    AliasWish,
     Asked,
     AskSamples,
     AuditPage,
@@ -24,9 +25,11 @@ from fleet_server.api_types import (
     Mute,
     NewPassword,
     NewRole,
+    NewRollout,
     NewToken,
     NewUser,
     Problem,
+    RolloutOrder,
     RolloutStory,
     TokenRow,
     TokenText,
@@ -35,7 +38,18 @@ from fleet_server.api_types import (
 from fleet_server.drift_views import DriftReport
 from fleet_server.labels import Label
 from fleet_server.sample_views import SampleRow
-from fleet_server.views import AlertRow, DeviceRow, Overview, RolloutRow, VersionRow
+from fleet_server.views import (
+    AlertRow,
+    AliasRow,
+    DeviceRow,
+    Overview,
+    RolloutDevice,
+    RolloutPlan,
+    RolloutRow,
+    RunRow,
+    VersionRow,
+    VersionStory,
+)
 
 T = TypeVar("T")
 TIMEOUT = httpx2.Timeout(60.0, connect=5.0)
@@ -98,13 +112,50 @@ class Client:
     def publish(self, bundle: bytes) -> VersionRow:
         return self._post("bundles", bundle, VersionRow)
 
-    def create_rollout(self, model: str, version: str, strategy: dict[str, Any]) -> str:
+    def create_rollout(
+        self,
+        model: str,
+        version: str,
+        strategy: dict[str, Any],
+        *,
+        start_at: float = 0.0,
+        supersede: bool = False,
+    ) -> str:
         """The new rollout's id."""
-        wish = {"model": model, "version": version, "strategy": strategy}
+        wish = NewRollout(model, version, strategy, start_at, supersede)
         return self._post("rollouts", msgspec.json.encode(wish), Created).id
 
-    def abort_rollout(self, rollout: str) -> RolloutStory:
-        return self._post(f"rollouts/{_part(rollout)}/abort", b"", RolloutStory)
+    def plan_rollout(self, model: str, version: str, strategy: dict[str, Any]) -> RolloutPlan:
+        """What it would do."""
+        wish = NewRollout(model, version, strategy, supersede=True)
+        return self._post("rollouts/plan", msgspec.json.encode(wish), RolloutPlan)
+
+    def command_rollout(self, rollout: str, command: str, reason: str = "") -> RolloutStory:
+        """Pause, resume, approve, retry, abort or rollback."""
+        body = msgspec.json.encode(RolloutOrder(reason))
+        return self._post(f"rollouts/{_part(rollout)}/{_part(command)}", body, RolloutStory)
+
+    def rollout_devices(self, rollout: str) -> list[RolloutDevice]:
+        """Every device of a rollout, with where it stands and why."""
+        return self._get(f"rollouts/{_part(rollout)}/devices", list[RolloutDevice])
+
+    def version(self, model: str, version: str) -> VersionStory:
+        """A version's bundles, lineage and aliases over time."""
+        return self._get(f"models/{_part(model)}/{_part(version)}", VersionStory)
+
+    def aliases(self, model: str) -> list[AliasRow]:
+        """Every change of every alias of a model, oldest first."""
+        return self._get(f"models/{_part(model)}", list[AliasRow])
+
+    def set_alias(self, model: str, alias: str, version: str, reason: str = "") -> AliasRow:
+        """Let an alias mean a version; an empty one takes it away."""
+        body = msgspec.json.encode(AliasWish(version, reason))
+        return self._post(f"models/{_part(model)}/aliases/{_part(alias)}", body, AliasRow)
+
+    def ran(self, device: str, at: float | None = None) -> list[RunRow]:
+        """What a device ran at a time (Unix seconds), or all that it ran, newest first."""
+        when = "" if at is None else f"?at={at!r}"
+        return self._get(f"devices/{_part(device)}/ran{when}", list[RunRow])
 
     def revoke(self, device: str) -> DeviceRow:
         """Shut a device out."""

@@ -1,38 +1,49 @@
-"""The tick: reads the fleet, asks the pure deciders, writes what they say in one transaction.
+"""The tick: reads the fleet, asks the pure deciders, writes what they say.
 
-All state is in the database; a controller that dies between two ticks loses nothing but the
-windows it follows for drift, which it reads again.
+All state is in the database: a controller that dies between two ticks loses nothing. One holds the
+lease and works; each rollout is one transaction, written only if nobody changed the rollout since
+it was read, and if the lease still holds; so every step may be repeated, and none is done twice.
 """
 
-import math
-import secrets
-import statistics
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import Any
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
-import msgspec
+from msgspec.structs import replace
 
 from edge_sdk.errors import InvalidInputError
 from edge_sdk.formats import from_json, to_json
-from edge_sdk.messages import Assignment, sign_assignment
+from edge_sdk.messages import Assignment, DeliveryPolicy, sign_assignment
 from edge_sdk.signing import SigningKey
-from fleet_server import rollout as rules
+from fleet_server import versions
 from fleet_server.decay import DAY, State
 from fleet_server.drift_alerts import DriftAlerts
-from fleet_server.evidence import WORSE_IF_HIGHER, Arm, Metric, Point
-from fleet_server.records import (
-    AssignmentRecord,
-    BundleRecord,
-    DeviceRecord,
-    RolloutRecord,
-    WindowRecord,
+from fleet_server.evidence.windows import Columns, columns, joined
+from fleet_server.planning import Wish, make_plan
+from fleet_server.records import DeviceRecord, RolloutRecord, StandingRecord
+from fleet_server.rollcall import RollCall
+from fleet_server.rollout import commands, engine, orders
+from fleet_server.rollout.evidence import index_of, past_ready, with_evidence
+from fleet_server.rollout.orders import Target
+from fleet_server.rollout.standing import look_at, reason_of
+from fleet_server.rollout.state import (
+    BAD,
+    OPEN,
+    UNDONE,
+    Decision,
+    Device,
+    Look,
+    Member,
+    Order,
+    Rollout,
+    Standing,
 )
-from fleet_server.rollout import Device, Member, Rollout, Strategy
-from fleet_server.rollout_rows import ENDED_BADLY, rollout_row
+from fleet_server.rollout_rows import rollout_row
 from fleet_server.store import Store
-from fleet_server.views import AlertRow, RolloutRow
+from fleet_server.views import AlertRow, RolloutPlan, RolloutRow
 
-PAST_WINDOWS = 40
+LEASE, LEASE_SECONDS = "controller", 30.0
+ORDERS_A_TICK = 2000  # signed and written at once for one rollout; the rest follows at the next
+QUARANTINE_LOOKS_BACK = 24 * 3600.0
+Signed = tuple[Assignment, bytes]
 
 
 class Controller:
@@ -44,58 +55,81 @@ class Controller:
         director: SigningKey,
         publish: Callable[[str, bytes], None],
         drift_past: float = DAY,
+        holder: str = "server",
     ) -> None:
+        """`holder` names this server among those that share the database, over its restarts."""
         self._store = store
         self._director = director
         self._publish = publish
+        self._holder = holder
         self._drift = DriftAlerts(store, drift_past)
         self._judged_at: dict[str, float] = {}
+        self._members: dict[str, tuple[Member, ...]] = {}
+        self._seen: dict[str, tuple[int, Columns | None]] = {}
+        self._stood: dict[str, dict[str, StandingRecord]] = {}
 
     def tick(self, now: float) -> bool:
         """Look once; returns whether anything changed. Safe to repeat after a crash."""
+        if not self._store.hold_lease(LEASE, self._holder, now, LEASE_SECONDS):
+            return False
+        call, watched = self._call(now), list(self._watched(now))
+        self._forget({record.id for record in watched})
+        changed = [self._one(record, call, now) for record in watched]
+        changed.append(self._rest(call, now))
         with self._store.transaction():
-            fleet = _Fleet(self._store)
-            live = [_read(r) for r in self._store.rollouts(None) if r.status in rules.LIVE]
-            changed = [self._advance(rollout, fleet, now) for rollout in live]
-            orders = self._orders(fleet, now)
-            alerted = self._drift.look(fleet.devices.values(), fleet.bundles, now)
-        for device, envelope in orders:
-            self._publish(device, envelope)
-        return any(changed) or bool(orders) or alerted
+            bundles = list(call.bundles.values())
+            changed.append(self._drift.look(self._devices(), bundles, now))
+        return any(changed)
 
-    def create(self, model: str, version: str, strategy: Mapping[str, Any], now: float) -> str:
-        """Start a rollout; `strategy` is {"name": ...} of a shipped one, or a whole document.
+    def plan(self, wish: Wish, now: float) -> RolloutPlan:
+        """What a rollout would do; raises as `create` does."""
+        return make_plan(self._store, self._call(now), wish, now).plan
+
+    def create(self, wish: Wish, now: float) -> str:
+        """Start a rollout, or schedule it.
 
         Raises:
             InvalidInputError: unknown version or strategy, no device to reach, or another rollout
-                of the model still running.
+                of the model still under way.
+            RefusedError: another rollout took the devices meanwhile.
         """
         with self._store.transaction():
-            fleet = _Fleet(self._store)
-            plan = self._plan(fleet, model, version, _strategy(strategy), now)
-            self._save(plan, now)
-            reason = f"{len(plan.members)} devices by {plan.strategy.name}"
-            self._record(
-                plan,
-                rules.Decision(at=now, action="start", phase=plan.current.name, reason=reason),
-            )
-        return plan.id
+            planned = make_plan(self._store, self._call(now), wish, now)
+            made = planned.rollout
+            if planned.supersedes:
+                why = f"for {made.id} of {made.model} {made.version}"
+                self._obey(
+                    planned.supersedes,
+                    Order(command="supersede", by=wish.by, at=now, reason=why),
+                )
+            self._store.claim(made.id, [m.device for m in made.members])
+            self._store.add_members(made.id, made.members)
+            reason = f"{len(made.members)} devices by {made.strategy.name}"
+            begun = Decision(at=now, action="start", phase=made.current.name, reason=reason)
+            self._write(made, begun, now)
+        return made.id
 
-    def abort(self, rollout_id: str, now: float) -> None:
-        """End a rollout; its devices go back. Raises InvalidInputError if there is none such."""
+    def command(self, rollout_id: str, order: Order) -> None:
+        """Do to a rollout what a person asks.
+
+        Raises:
+            InvalidInputError: there is no such rollout, or nothing to do.
+            RefusedError: it is in no state for it, or an approval comes from who started it.
+        """
         with self._store.transaction():
-            found = [r for r in self._store.rollouts(None) if r.id == rollout_id]
-            if not found:
-                raise InvalidInputError(f"there is no rollout {rollout_id[:40]!r}")
-            ended, decision = rules.abort(_read(found[0]), "aborted by the operator", now)
-            if decision:
-                self._save(ended, now)
-                self._record(ended, decision)
+            self._obey(rollout_id, order)
+
+    def read(self, record: RolloutRecord) -> Rollout:
+        """A rollout as the rules know it."""
+        found = from_json(Rollout, record.document, f"rollout {record.id}")
+        if record.id not in self._members:
+            self._members[record.id] = self._store.members(record.id)
+        return replace(found, members=self._members[record.id])
 
     def describe(self, record: RolloutRecord, devices: Sequence[DeviceRecord]) -> RolloutRow:
         """A rollout as pages and commands show it."""
-        orders = self._store.assignments()
-        return rollout_row(_read(record), {d.id: d for d in devices}, orders)
+        counts = self._store.standing_counts(record.id)
+        return rollout_row(self.read(record), {d.id: d for d in devices}, counts)
 
     def forget(self, device: str, now: float) -> dict[str, int]:
         """Erase what came from a device; how many rows of each kind there were."""
@@ -118,267 +152,260 @@ class Controller:
         """Device to the input channels that moved there, as last looked at."""
         return self._drift.drifting
 
-    def _plan(
-        self, fleet: "_Fleet", model: str, version: str, strategy: Strategy, now: float
-    ) -> Rollout:
-        bundles = {b.profile for b in fleet.bundles if (b.model, b.version) == (model, version)}
-        if not bundles:
-            raise InvalidInputError(
-                f"no bundle of {model} {version} is published: edge publish FILE.edge"
-            )
-        for record in self._store.rollouts(None):
-            if record.status in rules.LIVE and record.model == model:
-                raise InvalidInputError(
-                    f"rollout {record.id} of {model} {record.version} is still {record.status}: "
-                    f"wait, or edge rollout abort {record.id}"
-                )
-        free = [
-            d
-            for d in fleet.devices.values()
-            if d.revoked_at is None and fleet.model_of(d.id) in ("", model)
-        ]
-        if not any(d.profile in bundles for d in free):
-            raise InvalidInputError(
-                f"no enrolled device can take {model} {version}: "
-                f"its bundles are for {', '.join(sorted(bundles))}"
-            )
-        seed = f"r{secrets.token_hex(3)}"
-        order = rules.cohort_order([(d.id, site_of(d), d.profile) for d in free], seed)
-        members = tuple(
-            Member(
-                device=device,
-                stratum=site_of(fleet.devices[device]),
-                previous=fleet.version_of(device),
-                possible=fleet.devices[device].profile in bundles,
-            )
-            for device in order
-        )
-        if any(p.judged for p in strategy.phases) and not any(m.previous for m in members):
-            raise InvalidInputError(
-                f"no device runs {model} yet, so there is nothing to compare {version} with: "
-                "roll it out all-at-once"
-            )
-        period = self._period(model, now)
-        return Rollout(
-            id=seed,
-            model=model,
-            version=version,
-            strategy=strategy,
-            members=members,
-            started_at=now,
-            entered_at=now,
-            past_since=now - PAST_WINDOWS * period,
-            window_seconds=period,
-            treated_since=now if strategy.phases[0].share else None,
-        )
+    def _forget(self, watched: set[str]) -> None:
+        """Drop what was kept of rollouts that decide nothing any more."""
+        for kept in (self._judged_at, self._seen, self._stood, self._members):
+            for rollout_id in kept.keys() - watched:
+                kept.pop(rollout_id, None)  # pages read beside the tick
 
-    def _period(self, model: str, now: float) -> float:
-        seconds = [w.seconds for w in self._store.windows(model, now - 3600)]
-        return statistics.median(seconds) if seconds else 60.0
+    # --- one rollout
 
-    def _advance(self, rollout: Rollout, fleet: "_Fleet", now: float) -> bool:
-        arms: dict[str, list[Arm]] = {}
-        if rollout.current.judged or not rollout.current.share:
-            if now - self._judged_at.get(rollout.id, 0.0) < rollout.window_seconds / 2:
+    def _one(self, record: RolloutRecord, call: RollCall, now: float) -> bool:
+        before = self.read(record)
+        fleet = call.views(before)
+        look, standings = look_at(before, fleet, now)
+        look = self._with_evidence(before, look, standings, fleet, now)
+        after, decision = engine.decide(before, look)
+        if decision:  # another phase reaches others, and asks other things of them
+            fleet = call.views(after)
+            _, standings = look_at(after, fleet, now)
+        due = orders.due(after, fleet, standings, now)
+        signed = self._sign(after, due, call, now)
+        moved = self._moved(before, after, fleet, standings, now)
+        if not (decision or signed or moved or after != before):
+            return False
+        with self._store.transaction():
+            if not self._still(record, now):
                 return False
+            if after != before:
+                self._write(after, decision, now)
+            self._store.move(moved)
+            self._store.order(signed)
+        for one in moved:
+            self._stood[record.id][one.device] = one
+        self._send(signed, call)
+        return bool(decision or signed or moved)
+
+    def _with_evidence(
+        self,
+        rollout: Rollout,
+        look: Look,
+        standings: dict[str, Standing],
+        fleet: Mapping[str, Device],
+        now: float,
+    ) -> Look:
+        """Ask the windows, no more often than new ones come."""
+        asks = rollout.status in ("running", "held", "promoted")
+        if not asks or now - self._judged_at.get(rollout.id, 0.0) < rollout.window_seconds / 2:
+            return look
+        if rollout.current.reaches_nobody:
             self._judged_at[rollout.id] = now
-            arms = arms_of(rollout, self._store.windows(rollout.model, rollout.past_since))
-        seen = {m.device: fleet.view(m.device, rollout) for m in rollout.members}
-        present = {device: view for device, view in seen.items() if view}
-        after, decision = rules.step(rollout, present, arms, now)
-        if after != rollout:
-            self._save(after, now)
-        if decision:
-            self._record(after, decision)
-        return decision is not None
+            return self._with_past(rollout, look, fleet, now)
+        if not (rollout.current.judged or rollout.status == "promoted") or not look.count(
+            "confirmed"
+        ):
+            return look
+        self._judged_at[rollout.id] = now
+        accuracy = any(gate.metric == "accuracy" for gate in rollout.strategy.gates)
+        labels = self._store.labels(rollout.model, rollout.past_since) if accuracy else ()
+        return with_evidence(rollout, look, standings, self._windows(rollout), labels)
 
-    def _orders(self, fleet: "_Fleet", now: float) -> list[tuple[str, bytes]]:
-        wanted: dict[str, tuple[str, str, str]] = {}
-        for record in self._store.rollouts(None):  # oldest first: the newest has the last word
-            wanted.update(_wanted(_read(record), fleet))
-        orders = [
-            self._order(fleet, device, target, now)
-            for device, target in wanted.items()
-            if fleet.needs(device, target)
-        ]
-        self._store.order(orders)
-        return [(assignment.device, envelope) for assignment, envelope in orders]
+    def _with_past(
+        self, rollout: Rollout, look: Look, fleet: Mapping[str, Device], now: float
+    ) -> Look:
+        quiet = rollout.unreached_after
+        heard = {
+            m.device
+            for m in rollout.able
+            if m.previous and m.device in fleet
+            if now - (fleet[m.device].last_seen or 0.0) <= quiet
+        }
+        ready = past_ready(rollout, self._windows(rollout), heard)
+        return replace(look, past=(ready, len(heard)))
 
-    def _order(
-        self, fleet: "_Fleet", device: str, target: tuple[str, str, str], now: float
-    ) -> tuple[Assignment, bytes]:
-        model, version, rollout = target
-        bundle = fleet.bundle(model, version, fleet.devices[device].profile)
-        if bundle is None:
-            raise LookupError(f"{device} was to be ordered {model} {version}, which it can't take")
-        current = fleet.assignments.get(device)
-        assignment = Assignment(
-            device=device,
-            generation=current.generation + 1 if current else 1,
-            model=model,
-            version=version,
-            profile=bundle.profile,
-            digest=bundle.digest,
-            length=bundle.length,
-            rollout=rollout,
-            not_before=now,
-            needs=bundle.manifest.ops,
-        )
-        return assignment, sign_assignment(assignment, self._director)
+    def _windows(self, rollout: Rollout) -> Columns:
+        """The rollout's windows: those of the last look, and what was stored since."""
+        read_to, seen = self._seen.get(rollout.id, (0, None))
+        fresh = self._store.windows(rollout.model, rollout.past_since, read_to)
+        found = columns(fresh, index_of(rollout))
+        found = joined(seen, found) if seen is not None else found
+        self._seen[rollout.id] = (fresh[-1].id if fresh else read_to, found)
+        return found
 
-    def _save(self, rollout: Rollout, now: float) -> None:
+    def _moved(
+        self,
+        before: Rollout,
+        after: Rollout,
+        fleet: Mapping[str, Device],
+        standings: Mapping[str, Standing],
+        now: float,
+    ) -> list[StandingRecord]:
+        """Who stands elsewhere than the database says."""
+        if after.status in UNDONE:
+            return []
+        stood = self._stood.setdefault(before.id, {})
+        if not stood:
+            stood.update(self._store.standings(before.id))
+        found = []
+        for name, where in standings.items():
+            device, known = fleet.get(name), stood.get(name)
+            generation = device.generation if device else 0
+            if known and (known.standing, known.generation) == (where, generation):
+                continue
+            found.append(
+                StandingRecord(
+                    rollout=before.id,
+                    device=name,
+                    standing=where,
+                    reason=reason_of(device),
+                    generation=generation,
+                    at=now,
+                )
+            )
+        return found
+
+    # --- what ended rollouts still want
+
+    def _rest(self, call: RollCall, now: float) -> bool:
+        """Devices that came late get what was promoted; what was undone is taken back."""
+        ages = self._store.ages()
+        owned = self._store.claims()
+        wanted = self._late(call, ages, owned)
+        for rollout_id in self._undone(call, ages):
+            record = self._store.rollout(rollout_id)
+            if record is None:
+                continue
+            rollout = self.read(record)
+            due = orders.due(rollout, call.views(rollout), {}, now)
+            wanted += [(rollout, member.device, target) for member, target in due]
+        signed = self._sign_all(wanted[:ORDERS_A_TICK], call, now)
+        if not signed:
+            return False
+        with self._store.transaction():
+            if not self._store.hold_lease(LEASE, self._holder, now, LEASE_SECONDS):
+                return False
+            self._store.order(signed)
+        self._send(signed, call)
+        return True
+
+    def _late(
+        self,
+        call: RollCall,
+        ages: Sequence[tuple[str, str, str, str]],
+        owned: Mapping[str, str],
+    ) -> list[tuple[Rollout, str, Target]]:
+        newest = {model: n for n, (_, model, _, status) in enumerate(ages) if status == "promoted"}
+        place = {rollout_id: n for n, (rollout_id, _, _, _) in enumerate(ages)}
+        found = []
+        for model, number in newest.items():
+            rollout_id, _, version, _ = ages[number]
+            late = [
+                seat.device
+                for seat in call.seats.values()
+                if seat.order_model in ("", model)
+                and seat.device not in owned
+                and place.get(seat.order_rollout, -1) <= number
+                and call.needs(seat, model, Target(version))
+            ]
+            record = self._store.rollout(rollout_id) if late else None
+            if record is not None:
+                promoted = self.read(record)
+                found += [(promoted, device, Target(version)) for device in late]
+        return found
+
+    def _undone(self, call: RollCall, ages: Sequence[tuple[str, str, str, str]]) -> set[str]:
+        """Undone rollouts whose version or role some device still has in its newest order."""
+        versions = {i: version for i, _, version, status in ages if status in UNDONE}
+        return {
+            seat.order_rollout
+            for seat in call.seats.values()
+            if versions.get(seat.order_rollout) == seat.order_version and seat.order_version
+        }
+
+    # --- reading and writing
+
+    def _devices(self) -> Iterator[DeviceRecord]:
+        """Asked for only if there is something to look at."""
+        yield from self._store.devices()
+
+    def _call(self, now: float) -> RollCall:
+        failures = self._store.failures(now - QUARANTINE_LOOKS_BACK, BAD)
+        return RollCall(self._store.seats(), self._store.bundles(), failures)
+
+    def _watched(self, now: float) -> Iterable[RolloutRecord]:
+        """The rollouts that may decide something: those under way, and those under watch."""
+        for record in self._store.rollouts_in((*OPEN, "promoted")):
+            if record.status != "promoted" or now <= (self.read(record).watching_until or 0.0):
+                yield record
+
+    def _sign(
+        self, rollout: Rollout, due: Sequence[tuple[Member, Target]], call: RollCall, now: float
+    ) -> list[Signed]:
+        wanted = [(rollout, member.device, target) for member, target in due[:ORDERS_A_TICK]]
+        return self._sign_all(wanted, call, now)
+
+    def _sign_all(
+        self, wanted: Sequence[tuple[Rollout, str, Target]], call: RollCall, now: float
+    ) -> list[Signed]:
+        signed = []
+        for rollout, device, target in wanted:
+            seat = call.seats[device]
+            bundle = call.bundle(rollout.model, target.version, seat.profile)
+            if bundle is None:
+                continue  # what it ran before is published no more: it stays where it is
+            undoes = rollout.status in UNDONE
+            assignment = Assignment(
+                device=device,
+                generation=seat.order_generation + 1,
+                model=rollout.model,
+                version=target.version,
+                profile=bundle.profile,
+                digest=bundle.digest,
+                length=bundle.length,
+                rollout=rollout.id,
+                not_before=now,
+                needs=bundle.manifest.ops,
+                role=target.role,
+                policy=DeliveryPolicy() if undoes else rollout.strategy.limits.policy(now),
+            )
+            signed.append((assignment, sign_assignment(assignment, self._director)))
+        return signed
+
+    def _send(self, signed: Sequence[Signed], call: RollCall) -> None:
+        for assignment, envelope in signed:
+            call.ordered(assignment)
+            self._publish(assignment.device, envelope)
+
+    def _still(self, record: RolloutRecord, now: float) -> bool:
+        """Whether the lease holds and nobody changed the rollout; only inside a transaction."""
+        if not self._store.hold_lease(LEASE, self._holder, now, LEASE_SECONDS):
+            return False
+        found = self._store.rollout(record.id)
+        return found is not None and found.document == record.document
+
+    def _obey(self, rollout_id: str, order: Order) -> None:
+        record = self._store.rollout(rollout_id)
+        if record is None:
+            raise InvalidInputError(f"there is no rollout {rollout_id[:40]!r}")
+        before = self.read(record)
+        if order.command == "retry":
+            stood = self._store.standings(rollout_id).values()
+            bad = {s.device: s.generation for s in stood if s.standing in BAD}
+            order = replace(order, devices=bad)
+        after, decision = commands.obey(before, order)
+        self._write(after, decision, order.at)
+
+    def _write(self, rollout: Rollout, decision: Decision | None, now: float) -> None:
+        bare = replace(rollout, members=())
         self._store.save_rollout(
-            rollout.id, rollout.model, rollout.version, rollout.status, to_json(rollout), now
+            rollout.id, rollout.model, rollout.version, rollout.status, to_json(bare), now
         )
-
-    def _record(self, rollout: Rollout, decision: rules.Decision) -> None:
+        if rollout.status not in OPEN:
+            self._store.release(rollout.id)
+        if decision is None:
+            return
         self._store.add_decision(rollout.id, decision.at, to_json(decision))
+        versions.follow(self._store, rollout, decision)
         name = f"rollout {rollout.id}: {decision.action}"
         detail = f"{rollout.model} {rollout.version}, {decision.phase}: {decision.reason}"
         self._store.add_event(decision.at, "controller", name, detail)
-
-
-class _Fleet:
-    """One consistent look at devices, bundles and orders."""
-
-    def __init__(self, store: Store) -> None:
-        self.devices = {d.id: d for d in store.devices()}
-        self.bundles: list[BundleRecord] = store.bundles()
-        self.assignments: dict[str, AssignmentRecord] = store.assignments()
-        self._by_key = {(b.model, b.version, b.profile): b for b in self.bundles}
-
-    def bundle(self, model: str, version: str, profile: str) -> BundleRecord | None:
-        return self._by_key.get((model, version, profile))
-
-    def model_of(self, device: str) -> str:
-        current = self.assignments.get(device)
-        return current.model if current else ""
-
-    def version_of(self, device: str) -> str:
-        current = self.assignments.get(device)
-        return current.version if current else ""
-
-    def needs(self, device: str, target: tuple[str, str, str]) -> bool:
-        """Whether `target` (model, version, rollout) is another bundle than the current order."""
-        found = self.devices.get(device)
-        if found is None or found.revoked_at is not None:
-            return False
-        bundle = self.bundle(*target[:2], found.profile)
-        current = self.assignments.get(device)
-        return bundle is not None and (current is None or current.digest != bundle.digest)
-
-    def view(self, device: str, rollout: Rollout) -> Device | None:
-        """What the rollout's rules need to know; `running` only by the digest reported."""
-        found = self.devices.get(device)
-        if found is None or found.revoked_at is not None:
-            return None
-        bundle = self.bundle(rollout.model, rollout.version, found.profile)
-        runs = (
-            bundle is not None
-            and found.running_digest == bundle.digest
-            and found.phase == "confirmed"
-        )
-        order = self.assignments.get(device)
-        ours = order if order and order.rollout == rollout.id else None
-        answered = ours is not None and found.generation == ours.generation
-        failed = answered and found.phase in ENDED_BADLY
-        return Device(
-            id=device,
-            running=rollout.version if runs else "",
-            failed=f"{found.phase}: {found.reason}" if failed else "",
-            ordered_at=ours.issued_at if ours else None,
-            last_seen=found.last_seen,
-        )
-
-
-def arms_of(rollout: Rollout, windows: Iterable[WindowRecord]) -> dict[str, list[Arm]]:
-    """The rollout's windows by metric: each device's past, and its part of this phase.
-
-    Both arms are judged over the same stretch of time: it begins when half of the treated devices
-    had sent a window with the new version, so that what hits both is not cut differently.
-    """
-    treated = {m.device for m in rollout.treated}
-    by_device: dict[str, list[WindowRecord]] = {}
-    for window in windows:
-        by_device.setdefault(window.device, []).append(window)
-    fresh = {
-        m.device: [
-            w
-            for w in by_device.get(m.device, ())
-            if w.received_at >= rollout.entered_at
-            and w.version == (rollout.version if m.device in treated else m.previous)
-        ]
-        for m in rollout.members
-    }
-    firsts = [found[0].received_at for d, found in fresh.items() if d in treated and found]
-    start = statistics.median(firsts) if firsts else rollout.entered_at
-    arms: dict[str, list[Arm]] = {}
-    for metric in WORSE_IF_HIGHER:
-        arms[metric] = [
-            Arm(
-                device=m.device,
-                stratum=m.stratum,
-                treated=m.device in treated,
-                past=_points(metric, _past(rollout, m, by_device.get(m.device, ()))),
-                now=_points(metric, [w for w in fresh[m.device] if w.received_at >= start]),
-            )
-            for m in rollout.members
-            if m.possible
-        ]
-    return arms
-
-
-def site_of(device: DeviceRecord) -> str:
-    """The site label; devices without one are a site of their own together."""
-    return device.labels.get("site", "")
-
-
-def _past(
-    rollout: Rollout, member: Member, windows: Sequence[WindowRecord]
-) -> Sequence[WindowRecord]:
-    until = math.inf if rollout.treated_since is None else rollout.treated_since
-    found = [w for w in windows if w.received_at < until and w.version == member.previous]
-    return found[-PAST_WINDOWS:]
-
-
-def _points(metric: Metric, windows: Iterable[WindowRecord]) -> tuple[Point, ...]:
-    points = []
-    for window in windows:
-        answered = window.rows + window.errors
-        if metric == "errors" and answered:
-            points.append(Point(window.received_at, window.errors / answered, answered))
-        elif metric == "confidence" and window.confidence_mean is not None:
-            points.append(Point(window.received_at, window.confidence_mean, window.confidence_rows))
-        elif metric == "latency" and window.latency_mean is not None and window.rows:
-            points.append(Point(window.received_at, window.latency_mean, window.rows))
-    return tuple(points)
-
-
-def _wanted(rollout: Rollout, fleet: _Fleet) -> dict[str, tuple[str, str, str]]:
-    """What this rollout wants devices to run: (model, version, rollout) by device."""
-    new = (rollout.model, rollout.version, rollout.id)
-    wanted = {m.device: new for m in rollout.treated}
-    if rollout.status == "promoted":  # devices that joined since get it too
-        wanted.update({d: new for d in fleet.devices if fleet.model_of(d) in ("", rollout.model)})
-    if rollout.status in ("rolled back", "aborted"):
-        for member in rollout.members:
-            order = fleet.assignments.get(member.device)
-            if member.previous and order and order.rollout == rollout.id:
-                wanted[member.device] = (rollout.model, member.previous, rollout.id)
-    return wanted
-
-
-def _read(record: RolloutRecord) -> Rollout:
-    return from_json(Rollout, record.document, f"rollout {record.id}")
-
-
-def _strategy(document: Mapping[str, Any]) -> Strategy:
-    if "phases" not in document:
-        unknown = set(document) - {"name"}
-        if unknown:
-            raise InvalidInputError(f"a named strategy takes no {', '.join(sorted(unknown))}")
-        return rules.strategy(str(document.get("name", "")))
-    try:
-        return msgspec.convert(document, Strategy)
-    except msgspec.ValidationError as error:
-        raise InvalidInputError(f"the strategy can't be read: {error}") from error

@@ -1,7 +1,7 @@
 """What the server's HTTP side is made of, and what it expects of the controller."""
 
-from collections.abc import Awaitable, Callable, Mapping, Sequence
-from typing import Any, Protocol
+from collections.abc import Awaitable, Callable, Sequence
+from typing import Protocol
 
 import msgspec
 
@@ -9,17 +9,21 @@ from fleet_server.credentials import Credentials
 from fleet_server.decay import State
 from fleet_server.guard import Guard
 from fleet_server.keyring import Keyring
+from fleet_server.planning import Wish
 from fleet_server.records import DeviceRecord, RolloutRecord
 from fleet_server.registry import Registry
+from fleet_server.rollout.state import Order, Rollout
 from fleet_server.store import Store
-from fleet_server.views import AlertRow, Overview, RolloutRow
+from fleet_server.views import AlertRow, Overview, RolloutPlan, RolloutRow
 
 
 class Controls(Protocol):
     """What an operator may ask of the controller."""
 
-    def create(self, model: str, version: str, strategy: Mapping[str, Any], now: float) -> str: ...
-    def abort(self, rollout_id: str, now: float) -> None: ...
+    def plan(self, wish: Wish, now: float) -> RolloutPlan: ...
+    def create(self, wish: Wish, now: float) -> str: ...
+    def command(self, rollout_id: str, order: Order) -> None: ...
+    def read(self, record: RolloutRecord) -> Rollout: ...
     def drift_states(self, model: str) -> Sequence[State]: ...
     def rebaseline(self, alert: AlertRow, now: float) -> AlertRow: ...
     def forget(self, device: str, now: float) -> dict[str, int]: ...

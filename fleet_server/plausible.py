@@ -2,7 +2,7 @@
 
 import math
 
-from edge_sdk.messages import MAX_WORDS, Event, Report, Sealed, Window
+from edge_sdk.messages import MAX_WORDS, Comparison, Event, Report, Sealed, Window
 from edge_sdk.sketch import Sketch, bins
 from fleet_server.records import BundleRecord
 
@@ -49,7 +49,23 @@ def why_not_window(window: Window, bundle: BundleRecord | None) -> str | None:
         return f"its length is {window.seconds} seconds"
     if max(len(window.channels), len(window.skew)) > MAX_CHANNELS:
         return f"it has {len(window.channels)} channels, {MAX_CHANNELS} are the most"
-    return _why_not_channels(window, bundle)
+    return _why_not_channels(window, bundle) or _why_not_comparison(window.comparison)
+
+
+def _why_not_comparison(seen: Comparison | None) -> str | None:
+    if seen is None:
+        return None
+    counts = (seen.rows, seen.agreed, seen.errors, seen.skipped)
+    if not all(0 <= count <= MAX_COUNT for count in counts) or seen.agreed > seen.rows:
+        return "a count of its comparison is negative or beyond belief"
+    texts = (seen.model, seen.version, seen.digest)
+    if any(len(text) > MAX_TEXT or NUL in text for text in texts):
+        return f"a text of its comparison is longer than {MAX_TEXT} characters, or has a NUL"
+    sides = (seen.primary, seen.shadow)
+    sketches = [seen.lead, *(s for side in sides for s in (side.confidence, side.latency_ms))]
+    if any(len(sketch.counts) > MAX_BINS or not _sane(sketch) for sketch in sketches):
+        return "the numbers of its comparison contradict each other"
+    return None
 
 
 def _why_not_channels(window: Window, bundle: BundleRecord) -> str | None:
@@ -80,10 +96,10 @@ def why_not_report(report: Report) -> str | None:
     """Why a report can't be written down; None if it can."""
     if not (0 <= report.generation <= MAX_NUMBER and 0 <= report.resumed_at <= MAX_NUMBER):
         return "its generation or resume position is no number of ours"
-    running = report.running
     texts = [report.reason, report.runtime, report.agent]
-    if running:
-        texts += [running.model, running.version, running.digest]
+    for loaded in (report.running, report.beside):
+        if loaded:
+            texts += [loaded.model, loaded.version, loaded.digest]
     if any(len(text) > MAX_TEXT for text in texts):
         return f"a text in it is longer than {MAX_TEXT} characters"
     if any(NUL in text for text in texts):

@@ -4,6 +4,7 @@ import msgspec
 
 from edge_sdk.bundle import Manifest
 from edge_sdk.messages import Phase, Window
+from edge_sdk.messages import Role as OrderRole
 from edge_sdk.sketch import Baseline
 from fleet_server.access import Role, Scope
 from fleet_server.rollups import Slice, Sums
@@ -34,6 +35,7 @@ class DeviceRecord(msgspec.Struct, frozen=True, kw_only=True):
         boot, boot_order, report_seq: of the last report applied; empty and 0 before the first.
             `boot_order` counts boots in the order in which the server first heard of them.
         running_model, running_version, running_digest: what it says it runs; empty if nothing.
+        beside_digest: of what it says is loaded on standby or as a shadow; empty if nothing.
         phase, reason, generation: how far it got with its last order.
         rows: inferences answered, over all its windows.
         revoked_at: when it was shut out; None while it is welcome.
@@ -61,6 +63,7 @@ class DeviceRecord(msgspec.Struct, frozen=True, kw_only=True):
     rows: int = 0
     revoked_at: float | None = None
     tls_key: str = ""
+    beside_digest: str = ""
 
 
 class BundleRecord(msgspec.Struct, frozen=True, kw_only=True):
@@ -92,13 +95,18 @@ class AssignmentRecord(msgspec.Struct, frozen=True, kw_only=True):
     rollout: str
     envelope: bytes
     issued_at: float
+    role: OrderRole = "serve"
 
 
 class WindowRecord(msgspec.Struct, frozen=True, kw_only=True):
-    """The numbers of one telemetry window; the sketches stay in its body."""
+    """The numbers of one telemetry window; the sketches stay in its body.
+
+    `measures` is what `evidence.measures` took out of that body.
+    """
 
     id: int
     device: str
+    boot: str
     seq: int
     received_at: float
     version: str
@@ -110,6 +118,7 @@ class WindowRecord(msgspec.Struct, frozen=True, kw_only=True):
     confidence_mean: float | None
     confidence_rows: int
     latency_mean: float | None
+    measures: bytes = b""
 
 
 class RollupRecord(msgspec.Struct, frozen=True, kw_only=True):
@@ -143,6 +152,7 @@ class NewWindow(msgspec.Struct, frozen=True, kw_only=True):
     confidence_rows: int
     latency_mean: float | None
     body: bytes
+    measures: bytes = b""
 
 
 class SampleRecord(msgspec.Struct, frozen=True, kw_only=True):
@@ -207,6 +217,45 @@ class RolloutRecord(msgspec.Struct, frozen=True, kw_only=True):
     document: bytes
     created_at: float
     updated_at: float
+
+
+class StandingRecord(msgspec.Struct, frozen=True, kw_only=True):
+    """Where a device came to stand in a rollout, and when; `generation` is of its order there."""
+
+    rollout: str
+    device: str
+    standing: str
+    reason: str
+    generation: int
+    at: float
+
+
+class Seat(msgspec.Struct, frozen=True, kw_only=True):
+    """What the controller needs to know of one device, without its labels and its envelope.
+
+    Attributes:
+        generation, phase, reason: of the order that its last report was about.
+        order_*, ordered_at, role: its newest order; empty and None if it never had one.
+    """
+
+    device: str
+    profile: str
+    last_seen: float | None
+    revoked: bool
+    running_model: str
+    running_version: str
+    running_digest: str
+    beside_digest: str
+    phase: Phase
+    reason: str
+    generation: int
+    order_generation: int = 0
+    order_model: str = ""
+    order_version: str = ""
+    order_digest: str = ""
+    order_rollout: str = ""
+    ordered_at: float | None = None
+    role: OrderRole = "serve"
 
 
 class DecisionRecord(msgspec.Struct, frozen=True, kw_only=True):

@@ -1,36 +1,26 @@
-"""A rollout as it is shown: its phases, its gates as last judged, its devices counted. Pure."""
+"""A rollout as it is shown: its phases, its gates as last judged, its devices. Pure."""
 
 from collections.abc import Mapping
 from typing import Literal
 
-from fleet_server.evidence import Judgement
-from fleet_server.records import AssignmentRecord, DeviceRecord
-from fleet_server.rollout import LIVE, Rollout, reach
-from fleet_server.views import GateRow, PhaseRow, RolloutRow
-
-ENDED_BADLY = ("reverted", "refused", "failed")
+from fleet_server.evidence.gates import Judgement
+from fleet_server.records import DeviceRecord, StandingRecord
+from fleet_server.rollout.cohort import reached_by
+from fleet_server.rollout.state import BAD, LIVE, Rollout
+from fleet_server.views import GateRow, PhaseRow, RolloutDevice, RolloutRow
 
 
 def rollout_row(
-    rollout: Rollout,
-    devices: Mapping[str, DeviceRecord],
-    orders: Mapping[str, AssignmentRecord],
+    rollout: Rollout, devices: Mapping[str, DeviceRecord], standings: Mapping[str, int]
 ) -> RolloutRow:
     """The row of one rollout; a device counts as confirmed by what it reports it runs."""
-    able = [m for m in rollout.members if m.possible]
-    reached = [devices[m.device] for m in able if m.device in devices]
+    able = rollout.able
     confirmed = sum(
         d.running_model == rollout.model
         and d.running_version == rollout.version
         and d.phase == "confirmed"
-        for d in reached
-    )
-    failed = sum(
-        (order := orders.get(d.id)) is not None
-        and order.rollout == rollout.id
-        and order.generation == d.generation
-        and d.phase in ENDED_BADLY
-        for d in reached
+        for m in able
+        if (d := devices.get(m.device)) is not None
     )
     return RolloutRow(
         id=rollout.id,
@@ -42,31 +32,68 @@ def rollout_row(
         started_at=rollout.started_at,
         ended_at=rollout.ended_at,
         phases=_phases(rollout, len(able)),
-        gates=tuple(_gate(j) for j in rollout.judged),
+        gates=tuple(_gate(j) for j in rollout.judged if not j.scope or j.verdict != "no data"),
         confirmed=confirmed,
-        failed=failed,
+        failed=sum(standings.get(one, 0) for one in BAD),
         total=len(rollout.members),
+        by=rollout.by,
+        standings=dict(standings),
     )
+
+
+def device_rows(
+    rollout: Rollout, standings: Mapping[str, StandingRecord]
+) -> tuple[RolloutDevice, ...]:
+    """Every member in the order in which it is reached, with where it stands and why."""
+    phases, rows, place = rollout.strategy.phases, [], 0
+    able = len(rollout.able)
+    counts = [reached_by(phase, able) for phase in phases]
+    for member in rollout.members:
+        stands = standings.get(member.device)
+        phase = ""
+        if member.possible:
+            phase = next(p.name for p, n in zip(phases, counts, strict=True) if n > place)
+            place += 1
+        rows.append(
+            RolloutDevice(
+                device=member.device,
+                site=member.stratum,
+                profile=member.profile,
+                phase=phase,
+                previous=member.previous,
+                standing=stands.standing if stands else _unreached(member.possible),
+                reason=stands.reason if stands else "",
+                since=stands.at if stands else None,
+            )
+        )
+    return tuple(rows)
+
+
+def _unreached(possible: bool) -> str:  # noqa: FBT001 - of one thing, by its only caller
+    return "not reached yet" if possible else "no bundle"
 
 
 def _phases(rollout: Rollout, devices: int) -> tuple[PhaseRow, ...]:
     return tuple(
-        PhaseRow(phase.name, reach(phase.share, devices), _state(rollout, number))
+        PhaseRow(phase.name, reached_by(phase, devices), _state(rollout, number), phase.role)
         for number, phase in enumerate(rollout.strategy.phases)
     )
 
 
 def _state(rollout: Rollout, number: int) -> Literal["done", "now", "next", "stopped", "skipped"]:
-    if number < rollout.phase or rollout.status == "promoted":
+    if number < rollout.phase or rollout.status in ("promoted", "reopened"):
         return "done"
     if rollout.status not in LIVE:
         return "stopped" if number == rollout.phase else "skipped"
-    return "now" if number == rollout.phase else "next"
+    begun = rollout.status not in ("scheduled", "to approve") or rollout.phase > 0
+    return "now" if number == rollout.phase and begun else "next"
 
 
 def _gate(judgement: Judgement) -> GateRow:
     return GateRow(
         metric=judgement.metric,
+        scope=judgement.scope,
+        against=judgement.against,
         treated=judgement.treated,
         control=judgement.control,
         difference=judgement.difference,

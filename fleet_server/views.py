@@ -3,7 +3,7 @@
 `fleet.overview` fills these; templates, the API and the CLI only read them.
 """
 
-from typing import Literal
+from typing import Any, Literal
 
 import msgspec
 
@@ -56,9 +56,14 @@ class VersionRow(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class GateRow(msgspec.Struct, frozen=True, kw_only=True):
-    """One gate as last judged: `difference` is treated minus control, each against its own past."""
+    """One gate as last judged: `difference` is treated minus control, each against its own past.
+
+    `scope` names the hardware profile that it is about; `against` is control, past or primary.
+    """
 
     metric: str
+    scope: str = ""
+    against: str = "control"
     treated: float | None
     control: float | None
     difference: float | None
@@ -75,10 +80,16 @@ class PhaseRow(msgspec.Struct, frozen=True):
     name: str
     devices: int
     state: Literal["done", "now", "next", "stopped", "skipped"]
+    role: str = "serve"
 
 
 class RolloutRow(msgspec.Struct, frozen=True, kw_only=True):
-    """One rollout with the evidence of its last decision."""
+    """One rollout with the evidence of its last decision.
+
+    Attributes:
+        confirmed: devices that report to run the version now.
+        standings: devices that were reached, by where they stand.
+    """
 
     id: str
     model: str
@@ -93,6 +104,118 @@ class RolloutRow(msgspec.Struct, frozen=True, kw_only=True):
     confirmed: int
     failed: int
     total: int
+    by: str = ""
+    standings: dict[str, int] = {}
+
+
+class RolloutDevice(msgspec.Struct, frozen=True, kw_only=True):
+    """One device of a rollout: the phase that first reaches it, where it stands, and why."""
+
+    device: str
+    site: str
+    profile: str
+    phase: str
+    previous: str
+    standing: str
+    reason: str
+    since: float | None
+
+
+class PlannedDevice(msgspec.Struct, frozen=True):
+    """A device and the first phase that reaches it; `why_not` if none ever does."""
+
+    device: str
+    site: str
+    profile: str
+    runs: str
+    phase: str
+    why_not: str = ""
+
+
+class Detectable(msgspec.Struct, frozen=True, kw_only=True):
+    """The smallest harm that a phase's gate finds 4 times of 5, with the devices there are.
+
+    Attributes:
+        smallest: in the metric's own unit; of a ratio the ratio; None if no past tells the spread.
+    """
+
+    metric: str
+    phase: str
+    limit: float
+    smallest: float | None
+    words: str
+
+
+class RolloutPlan(msgspec.Struct, frozen=True, kw_only=True):
+    """What a rollout would do.
+
+    Attributes:
+        phases: name, role and number of devices of each, cumulative.
+        bytes: of all bundles that would be fetched, as whole bundles.
+        seconds: how long it takes at least, by its windows, soaks and limits.
+    """
+
+    model: str
+    version: str
+    strategy: str
+    phases: tuple[tuple[str, str, int], ...]
+    devices: tuple[PlannedDevice, ...]
+    bytes: int
+    seconds: float
+    detectable: tuple[Detectable, ...]
+
+
+class AliasRow(msgspec.Struct, frozen=True, kw_only=True):
+    """From `at` on an alias of a model meant this version; "" is none any more."""
+
+    model: str
+    alias: str
+    version: str
+    by: str
+    reason: str
+    at: float
+
+
+class RunRow(msgspec.Struct, frozen=True, kw_only=True):
+    """From `at` on a device ran this, and had `beside` loaded; an empty digest is nothing."""
+
+    device: str
+    slot: str
+    model: str
+    version: str
+    digest: str
+    beside: str
+    at: float
+
+
+class Artefact(msgspec.Struct, frozen=True, kw_only=True):
+    """A version's bundle for one hardware profile; `lineage` is what its manifest says."""
+
+    profile: str
+    digest: str
+    length: int
+    recipe: str
+    accuracy: float
+    drop: float
+    published_at: float
+    lineage: dict[str, Any]
+
+
+class VersionStory(msgspec.Struct, frozen=True, kw_only=True):
+    """One version, as it is known here.
+
+    Attributes:
+        aliases: what it is called now.
+        history: every change of an alias that gave it to this version or took it away.
+        running: devices that report to run one of its bundles.
+    """
+
+    model: str
+    version: str
+    aliases: tuple[str, ...]
+    history: tuple[AliasRow, ...]
+    artefacts: tuple[Artefact, ...]
+    running: int
 
 
 class AlertRow(msgspec.Struct, frozen=True, kw_only=True):

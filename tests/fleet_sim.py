@@ -5,16 +5,21 @@ second whose confidence depends on the version they run and on what happens at t
 """
 
 import numpy as np
+from msgspec.structs import replace
 
 from edge_sdk import messages
 from edge_sdk.bundle import unpack
+from edge_sdk.channels import CONFIDENCE, LATENCY, LEAD
 from edge_sdk.formats import to_msgpack
 from edge_sdk.signing import SigningKey
 from edge_sdk.sketch import sketch
 from fleet_server.controller import Controller
+from fleet_server.evidence.measures import measures
 from fleet_server.keyring import open_keyring
+from fleet_server.planning import Wish
 from fleet_server.records import DeviceRecord, NewWindow
 from fleet_server.registry import Registry
+from fleet_server.rollout.state import Order
 from fleet_server.store import Store
 from fleet_server.trust.keeper import open_repository
 from fleet_server.trust.repository import Repository
@@ -32,7 +37,9 @@ class SimDevice:
     def __init__(self, name, site):
         self.name, self.site = name, site
         self.running = None
+        self.beside = None  # (version, role)
         self.generations = []
+        self.history = []
         self.offline = False
         self.refuses = frozenset()
         self.seq = 0
@@ -56,6 +63,8 @@ class FleetSim:
         self.store = Store(folder / "fleet.db")
         self.registry = Registry(self.store, folder / "bundles", [self.key.public], repository)
         self.confidence = {}
+        self.agreement = {}  # of a shadow with what answers
+        self.errors = {}  # share of inferences that raise, by version
         self.drift = {}
         self.bundles = {}
         self.devices = {}
@@ -84,7 +93,24 @@ class FleetSim:
         self.confidence[version] = confidence
 
     def roll_out(self, version, name="canary"):
-        return self.controller.create("digits", version, {"name": name}, self.now)
+        return self.wish(version, {"name": name})
+
+    def wish(self, version, strategy, **more):
+        wish = Wish(model="digits", version=version, strategy=strategy, by="ann", **more)
+        return self.controller.create(wish, self.now)
+
+    def plan(self, version, strategy):
+        wish = Wish(model="digits", version=version, strategy=strategy, by="ann")
+        return self.controller.plan(wish, self.now)
+
+    def store_reason(self, rollout):
+        return self.controller.read(self.store.rollout(rollout)).reason
+
+    def stood(self, rollout):
+        return self.store.standings(rollout)
+
+    def tell(self, rollout, command, by="ann"):
+        self.controller.command(rollout, Order(command=command, by=by, at=self.now))
 
     def deliver(self, device, envelope):
         self.inbox[device] = envelope
@@ -92,9 +118,10 @@ class FleetSim:
     def run(self, seconds):
         for _ in range(seconds):
             self.now += 1.0
-            for device in self.devices.values():
-                if not device.offline:
-                    self._live(device)
+            with self.store.transaction():
+                for device in self.devices.values():
+                    if not device.offline:
+                        self._live(device)
             self.controller.tick(self.now)
 
     def run_until_ended(self, rollout, seconds=200):
@@ -127,30 +154,31 @@ class FleetSim:
         director = self.keyring.director.public
         order = messages.open_assignment(envelope, device.name, director)
         device.generations.append(order.generation)
-        phase, reason = "confirmed", ""
+        device.beside, phase, reason = None, "confirmed", ""
         if order.version in device.refuses:
             phase, reason = "refused", "the self-test failed"
+        elif order.role != "serve":
+            device.beside, phase = (order.version, order.role), order.role
         else:
             device.running = order.version
         found = self.store.device(device.name)
+        beside = self.bundles[order.version].digest if device.beside else ""
         bundle = self.bundles.get(device.running)
-        self.store.save_report(
-            DeviceRecord(
-                id=found.id,
-                public=found.public,
-                profile=found.profile,
-                labels=found.labels,
-                enrolled_at=found.enrolled_at,
-                boot="b",
-                report_seq=device.seq,
-                running_model="digits" if bundle else "",
-                running_version=device.running or "",
-                running_digest=bundle.digest if bundle else "",
-                phase=phase,
-                reason=reason,
-                generation=order.generation,
-            )
+        device.seq += 1
+        after = replace(
+            found,
+            boot="b",
+            report_seq=device.seq,
+            running_model="digits" if bundle else "",
+            running_version=device.running or "",
+            running_digest=bundle.digest if bundle else "",
+            beside_digest=beside,
+            phase=phase,
+            reason=reason,
+            generation=order.generation,
         )
+        self.store.save_report(after)
+        device.history.append((self.now, order.version, order.role, phase))
 
     def _window(self, device):
         device.seq += 1
@@ -164,6 +192,7 @@ class FleetSim:
             "input.brightness": gain * self.random.normal(usual.mean, usual.sd, ROWS),
         }
         channels = {n: sketch(baseline.channels[n], v) for n, v in values.items()}
+        errors = int(self.random.binomial(ROWS, self.errors.get(device.running, 0.0)))
         window = messages.Window(
             model="digits",
             version=device.running,
@@ -171,7 +200,10 @@ class FleetSim:
             edges_id=baseline.edges_id,
             seconds=1.0,
             rows=ROWS,
+            errors=errors,
             channels=channels,
+            rss_bytes=50_000_000,
+            comparison=self._comparison(device),
         )
         confidence = channels["output.confidence"]
         return NewWindow(
@@ -186,10 +218,31 @@ class FleetSim:
             edges_id=baseline.edges_id,
             seconds=1.0,
             rows=ROWS,
-            errors=0,
+            errors=errors,
             skew=0,
             confidence_mean=confidence.mean,
             confidence_rows=confidence.rows,
             latency_mean=float(self.random.lognormal(0, 0.1)),
             body=to_msgpack(window),
+            measures=measures(window),
+        )
+
+    def _comparison(self, device):
+        """What a shadow that agrees as often as told, with its own confidence, would show."""
+        if not device.beside or device.beside[1] != "shadow":
+            return None
+        version = device.beside[0]
+        lead = self.random.normal(
+            self.confidence[version] - self.confidence[device.running], 0.05, ROWS
+        )
+        side = messages.Side(sketch(CONFIDENCE, np.full(ROWS, 0.9)), sketch(LATENCY, np.ones(ROWS)))
+        return messages.Comparison(
+            model="digits",
+            version=version,
+            digest=self.bundles[version].digest,
+            rows=ROWS,
+            agreed=int(self.random.binomial(ROWS, self.agreement.get(version, 0.98))),
+            primary=side,
+            shadow=side,
+            lead=sketch(LEAD, lead),
         )

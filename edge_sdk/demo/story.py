@@ -19,7 +19,7 @@ from edge_sdk.demo.view import Step, View
 from edge_sdk.errors import EdgeError, InvalidInputError
 from edge_sdk.signing import SigningKey
 from fleet_server.cli.places import open_client
-from fleet_server.rollout import Decision
+from fleet_server.rollout.state import Decision
 from fleet_server.views import AlertRow, DeviceRow, Overview, RolloutRow
 
 MODEL = "digits"

@@ -1,23 +1,13 @@
-"""`edge publish`, `rollout`, `device`, `model`, `enroll`: the operator's commands."""
+"""`edge publish`, `device`, `enroll`: the operator's commands."""
 
-import time
 from pathlib import Path
 
 import click
-import msgspec
 
 from edge_sdk.errors import InvalidInputError, RefusedError
-from fleet_server.cli.asking import asks
-from fleet_server.cli.table import ago, table
+from fleet_server.cli.asking import asks, show
+from fleet_server.cli.table import ago, moment, read_moment, table
 from fleet_server.client import Client
-from fleet_server.views import RolloutRow
-
-STRATEGIES = ("all-at-once", "canary", "staged")
-WATCH_SECONDS = 1.0
-
-
-def _show(content: object, words: str, *, as_json: bool) -> None:
-    click.echo(msgspec.json.format(msgspec.json.encode(content)).decode() if as_json else words)
 
 
 @click.command()
@@ -34,88 +24,7 @@ def publish(client: Client, files: tuple[Path, ...], *, as_json: bool) -> None:
         except (InvalidInputError, RefusedError) as error:
             raise type(error)(f"{path} was not published: {error}") from error
     words = [f"published {r.model} {r.version} for {r.profile}, {r.digest[:12]}" for r in rows]
-    _show(rows, "\n".join(words), as_json=as_json)
-
-
-@click.group()
-def rollout() -> None:
-    """Bring a version to devices."""
-
-
-@rollout.command()
-@click.argument("model")
-@click.argument("version")
-@click.option(
-    "--strategy",
-    type=click.Choice(STRATEGIES),
-    default="canary",
-    show_default=True,
-    help="How many devices get it when, and what must hold before more do.",
-)
-@asks
-def create(client: Client, model: str, version: str, strategy: str, *, as_json: bool) -> None:
-    """Start to bring VERSION of MODEL to the fleet."""
-    made = client.create_rollout(model, version, {"name": strategy})
-    words = f"{made}: {model} {version} by {strategy}; follow it with: edge rollout watch {made}"
-    _show(client.rollout(made).rollout, words, as_json=as_json)
-
-
-@rollout.command(name="list")
-@asks
-def list_rollouts(client: Client, *, as_json: bool) -> None:
-    """Every rollout, newest first."""
-    rows = client.rollouts()
-    cells = [
-        [r.id, r.model, r.version, r.strategy, r.status, f"{r.confirmed}/{r.total}", r.reason]
-        for r in rows
-    ]
-    head = ["ID", "MODEL", "VERSION", "STRATEGY", "STATUS", "CONFIRMED", "REASON"]
-    _show(rows, table(head, cells), as_json=as_json)
-
-
-@rollout.command()
-@click.argument("rollout_id", metavar="ID")
-@asks
-def show(client: Client, rollout_id: str, *, as_json: bool) -> None:
-    """One rollout: its phases, its gates as last judged, and what was decided."""
-    story = client.rollout(rollout_id)
-    row = story.rollout
-    lines = [_line(row), ""]
-    lines += [f"{p.state:8}{p.name}, {p.devices} devices" for p in row.phases]
-    if row.gates:
-        lines += ["", *(f"{g.verdict:14}{g.words}" for g in row.gates)]
-    if story.decisions:
-        made = [(d.at, msgspec.json.decode(d.decision, type=_Decision)) for d in story.decisions]
-        words = [f"{_clock(at)}  {d.action} ({d.phase}): {d.reason}" for at, d in reversed(made)]
-        lines += ["", *words]
-    _show(story, "\n".join(lines), as_json=as_json)
-
-
-@rollout.command()
-@click.argument("rollout_id", metavar="ID")
-@asks
-@click.pass_context
-def watch(ctx: click.Context, client: Client, rollout_id: str, *, as_json: bool) -> None:
-    """Follow a rollout; exit 0 if it is promoted, 3 if rolled back, aborted or held."""
-    told = ""
-    while True:
-        row = client.rollout(rollout_id).rollout
-        line = _line(row)
-        if line != told:
-            click.echo(msgspec.json.encode(row).decode() if as_json else line)
-            told = line
-        if row.status != "running":
-            ctx.exit(0 if row.status == "promoted" else RefusedError.exit_code)
-        time.sleep(WATCH_SECONDS)
-
-
-@rollout.command()
-@click.argument("rollout_id", metavar="ID")
-@asks
-def abort(client: Client, rollout_id: str, *, as_json: bool) -> None:
-    """End a rollout; its devices go back to what they ran."""
-    story = client.abort_rollout(rollout_id)
-    _show(story, _line(story.rollout), as_json=as_json)
+    show(rows, "\n".join(words), as_json=as_json)
 
 
 @click.group()
@@ -157,7 +66,7 @@ def list_devices(client: Client, *, as_json: bool) -> None:
         "CONFIDENCE",
         "NOTE",
     ]
-    _show(rows, table(head, cells), as_json=as_json)
+    show(rows, table(head, cells), as_json=as_json)
 
 
 @device.command()
@@ -166,7 +75,7 @@ def list_devices(client: Client, *, as_json: bool) -> None:
 def revoke(client: Client, device_id: str, *, as_json: bool) -> None:
     """Shut a device out: its connection is cut, its credentials are refused."""
     row = client.revoke(device_id)
-    _show(row, f"{row.id} is revoked; 'edge device readmit {row.id}' undoes it", as_json=as_json)
+    show(row, f"{row.id} is revoked; 'edge device readmit {row.id}' undoes it", as_json=as_json)
 
 
 @device.command()
@@ -175,7 +84,7 @@ def revoke(client: Client, device_id: str, *, as_json: bool) -> None:
 def readmit(client: Client, device_id: str, *, as_json: bool) -> None:
     """Let a revoked device in again, with the key it had."""
     row = client.readmit(device_id)
-    _show(row, f"{row.id} may connect again", as_json=as_json)
+    show(row, f"{row.id} may connect again", as_json=as_json)
 
 
 @device.command()
@@ -188,45 +97,19 @@ def forget(client: Client, device_id: str, *, yes: bool, as_json: bool) -> None:
         click.confirm(f"erase everything that came from {device_id}?", abort=True)
     rows = client.forget(device_id)
     words = ", ".join(f"{count} {name}" for name, count in rows.items() if count)
-    _show(rows, f"{device_id} is forgotten: {words or 'there was nothing'}", as_json=as_json)
+    show(rows, f"{device_id} is forgotten: {words or 'there was nothing'}", as_json=as_json)
 
 
-@click.group()
-def model() -> None:
-    """Models and versions of a fleet."""
-
-
-@model.command(name="list")
+@device.command()
+@click.argument("device_id", metavar="ID")
+@click.option("--at", default="", help="At this time: 2026-01-31T12:00, or Unix seconds.")
 @asks
-def list_models(client: Client, *, as_json: bool) -> None:
-    """Every published bundle, newest first, and how many devices run it."""
-    rows = client.bundles()
-    cells = [
-        [
-            b.model,
-            b.version,
-            b.profile,
-            b.recipe,
-            f"{b.length:,}",
-            f"{b.accuracy:.4f}",
-            f"{b.drop:+.4f}",
-            str(b.devices),
-            b.digest[:12],
-        ]
-        for b in rows
-    ]
-    head = [
-        "MODEL",
-        "VERSION",
-        "PROFILE",
-        "RECIPE",
-        "BYTES",
-        "ACCURACY",
-        "DROP",
-        "DEVICES",
-        "DIGEST",
-    ]
-    _show(rows, table(head, cells), as_json=as_json)
+def ran(client: Client, device_id: str, at: str, *, as_json: bool) -> None:
+    """What a device ran, newest first, or what it ran at one moment."""
+    rows = client.ran(device_id, read_moment(at) if at else None)
+    cells = [[moment(r.at), r.model, r.version, r.digest[:12], r.beside[:12]] for r in rows]
+    words = table(["SINCE", "MODEL", "VERSION", "DIGEST", "BESIDE"], cells)
+    show(rows, words if rows else "nothing was heard of it until then", as_json=as_json)
 
 
 @click.group()
@@ -248,25 +131,4 @@ def key() -> None:
 def new(client: Client, uses: int, hours: float, note: str, device: str, *, as_json: bool) -> None:
     """Make a key; its text is printed this once."""
     made = client.new_enrolment_key(uses=uses, hours=hours, note=note, device=device)
-    _show(made, made.token, as_json=as_json)
-
-
-class _Decision(msgspec.Struct):
-    action: str
-    phase: str
-    reason: str
-
-
-def _line(row: RolloutRow) -> str:
-    now = next((phase.name for phase in row.phases if phase.state == "now"), "")
-    where = f" ({now})" if now and row.status in ("running", "held") else ""
-    words = [f"{row.confirmed} of {row.total} confirmed"]
-    if row.failed:
-        words.append(f"{row.failed} failed")
-    if row.reason:
-        words.append(row.reason)
-    return f"{row.id} {row.model} {row.version}: {row.status}{where}, {', '.join(words)}"
-
-
-def _clock(at: float) -> str:
-    return time.strftime("%H:%M:%S", time.localtime(at))
+    show(made, made.token, as_json=as_json)

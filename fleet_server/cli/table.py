@@ -2,6 +2,9 @@
 
 import time
 from collections.abc import Sequence
+from datetime import datetime
+
+from edge_sdk.errors import InvalidInputError
 
 
 def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
@@ -22,6 +25,27 @@ def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
 def moment(at: float) -> str:
     """Unix seconds as a local date and time."""
     return time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(at))
+
+
+def read_moment(text: str) -> float:
+    """Unix seconds of a local date and time, or of Unix seconds.
+
+    Raises:
+        InvalidInputError: it is neither.
+
+    >>> read_moment("1800000000")
+    1800000000.0
+    """
+    try:
+        return float(text)
+    except ValueError:
+        pass
+    try:
+        return datetime.fromisoformat(text).timestamp()
+    except ValueError as error:
+        raise InvalidInputError(
+            f"time {text[:40]!r} must look like 2026-01-31T12:00, or be Unix seconds"
+        ) from error
 
 
 def ago(seconds: float | None) -> str:

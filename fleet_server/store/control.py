@@ -1,4 +1,4 @@
-"""Published bundles, rollouts with their decisions, and alerts."""
+"""Published bundles, and alerts."""
 
 import msgspec
 from sqlalchemy import RowMapping, insert, select
@@ -9,8 +9,6 @@ from edge_sdk.sketch import Baseline
 from fleet_server.records import (
     AlertRecord,
     BundleRecord,
-    DecisionRecord,
-    RolloutRecord,
 )
 from fleet_server.store import tables
 from fleet_server.store.people import People
@@ -42,54 +40,6 @@ class Control(People):
         with self._read() as c:
             row = c.execute(select(table).where(table.c.digest == digest)).mappings().first()
         return _bundle(row) if row else None
-
-    def save_rollout(
-        self, rollout: str, model: str, version: str, status: str, document: bytes, at: float
-    ) -> None:
-        values = {
-            "id": rollout,
-            "model": model,
-            "version": version,
-            "status": status,
-            "document": document,
-            "updated_at": at,
-        }
-        with self._write() as c:
-            c.execute(
-                self._upsert(tables.rollouts)
-                .values(created_at=at, **values)
-                .on_conflict_do_update(index_elements=["id"], set_=values)
-            )
-
-    def rollouts(self, status: str | None = None) -> list[RolloutRecord]:
-        """Oldest first."""
-        table = tables.rollouts
-        wanted = select(table).order_by(table.c.created_at, table.c.id)
-        if status is not None:
-            wanted = wanted.where(table.c.status == status)
-        with self._read() as c:
-            return [RolloutRecord(**row) for row in c.execute(wanted).mappings()]
-
-    def rollout(self, rollout: str) -> RolloutRecord | None:
-        table = tables.rollouts
-        with self._read() as c:
-            row = c.execute(select(table).where(table.c.id == rollout)).mappings().first()
-        return RolloutRecord(**row) if row else None
-
-    def add_decision(self, rollout: str, at: float, document: bytes) -> None:
-        values = {"rollout": rollout, "at": at, "document": document}
-        with self.transaction(), self._write() as c:
-            c.execute(insert(tables.decisions).values(values))
-            self.add_audit(at, "controller", "rollout decision", rollout, document.decode())
-
-    def decisions(self, rollout: str, limit: int = 100) -> list[DecisionRecord]:
-        """Newest first."""
-        table = tables.decisions
-        wanted = (
-            select(table).where(table.c.rollout == rollout).order_by(table.c.id.desc()).limit(limit)
-        )
-        with self._read() as c:
-            return [DecisionRecord(**row) for row in c.execute(wanted).mappings()]
 
     def save_alert(self, alert: AlertRecord) -> None:
         values = msgspec.structs.asdict(alert)

@@ -90,6 +90,7 @@ class Devices(Database):
             for name in (
                 "boot", "boot_order", "report_seq", "running_model", "running_version",
                 "running_digest", "phase", "reason", "generation", "runtime", "agent", "resumed_at",
+                "beside_digest",
             )
         }  # fmt: skip
         with self._write() as c:
@@ -153,6 +154,14 @@ class Devices(Database):
             row = c.execute(wanted).mappings().first()
         return AssignmentRecord(**row) if row else None
 
+    def orders_of(self, device: str) -> list[tuple[int, str, str]]:
+        """Generation, digest and role of every order a device was ever given, oldest first."""
+        table = tables.orders
+        wanted = select(table.c.generation, table.c.digest, table.c.role)
+        wanted = wanted.where(table.c.device == device).order_by(table.c.generation)
+        with self._read() as c:
+            return [(row[0], row[1], row[2]) for row in c.execute(wanted)]
+
     def assignments(self) -> dict[str, AssignmentRecord]:
         """The current order of every device that has one, by device."""
         table = tables.assignments
@@ -179,6 +188,7 @@ def _record(assignment: Assignment, envelope: bytes) -> AssignmentRecord:
         rollout=assignment.rollout,
         envelope=envelope,
         issued_at=assignment.not_before,
+        role=assignment.role,
     )
 
 

@@ -122,6 +122,9 @@ class Samples(Database):
                 tables.poison,
                 tables.pasts,
                 tables.commands,
+                tables.runs,
+                tables.standings,
+                tables.transitions,
             ):
                 erased[table.name] = c.execute(
                     delete(table).where(table.c.device == device)

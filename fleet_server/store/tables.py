@@ -14,6 +14,7 @@ from sqlalchemy import (
     Table,
     Text,
     UniqueConstraint,
+    text,
 )
 from sqlalchemy.types import TypeEngine
 
@@ -59,6 +60,7 @@ devices = Table(
     *_all(Whole, "resumed_at", "rows"),
     Column("revoked_at", Float),
     Column("tls_key", Text, nullable=False, server_default=""),
+    Column("beside_digest", Text, nullable=False, server_default=""),
 )
 
 bundles = Table(
@@ -82,6 +84,7 @@ assignments = Table(
     *_all(Text, "rollout"),
     *_all(LargeBinary, "envelope"),
     *_all(Float, "issued_at"),
+    Column("role", Text, nullable=False, server_default="serve"),
     PrimaryKeyConstraint("device", "slot"),
 )
 
@@ -96,6 +99,7 @@ orders = Table(
     *_all(Text, "rollout"),
     *_all(LargeBinary, "envelope"),
     *_all(Float, "issued_at"),
+    Column("role", Text, nullable=False, server_default="serve"),
     UniqueConstraint("device", "slot", "generation"),
 )
 
@@ -123,6 +127,7 @@ windows = Table(
     *_all(Whole, "confidence_rows"),
     Column("latency_mean", Float),
     *_all(LargeBinary, "body"),
+    Column("measures", LargeBinary, nullable=False, server_default=text("x''")),
     UniqueConstraint("device", "boot", "seq"),
     Index("windows_by_model", "model", "received_at"),
     Index("windows_by_device", "device", "received_at"),
@@ -270,4 +275,69 @@ samples = Table(
     Column("skipped", Integer, nullable=False, server_default="0"),
     UniqueConstraint("device", "row"),
     Index("samples_by_model", "model", "score"),
+)
+
+members = Table(
+    "members",
+    metadata,
+    *_all(Text, "rollout"),
+    *_all(Whole, "place"),
+    *_all(Text, "device", "stratum", "previous"),
+    *_all(Whole, "possible"),
+    *_all(Text, "profile"),
+    PrimaryKeyConstraint("rollout", "place"),
+)
+
+claims = Table(
+    "claims",
+    metadata,
+    *_all(Text, "device", "slot", "rollout"),
+    PrimaryKeyConstraint("device", "slot"),
+    Index("claims_by_rollout", "rollout"),
+)
+
+standings = Table(
+    "standings",
+    metadata,
+    *_all(Text, "rollout", "device", "standing", "reason"),
+    *_all(Whole, "generation"),
+    *_all(Float, "at"),
+    PrimaryKeyConstraint("rollout", "device"),
+)
+
+transitions = Table(
+    "transitions",
+    metadata,
+    _id(),
+    *_all(Text, "rollout", "device", "standing", "reason"),
+    *_all(Whole, "generation"),
+    *_all(Float, "at"),
+    Index("transitions_by_time", "at"),
+    Index("transitions_by_rollout", "rollout", "device"),
+)
+
+leases = Table(
+    "leases",
+    metadata,
+    Column("name", Text, primary_key=True),
+    *_all(Text, "holder"),
+    *_all(Float, "until"),
+)
+
+runs = Table(
+    "runs",
+    metadata,
+    _id(),
+    *_all(Text, "device", "slot", "model", "version", "digest", "beside"),
+    *_all(Float, "at"),
+    Index("runs_by_device", "device", "slot", "at"),
+)
+
+aliases = Table(
+    "aliases",
+    metadata,
+    _id(),
+    *_all(Text, "model", "alias", "version", "by", "reason"),
+    *_all(Float, "at"),
+    Index("aliases_by_model", "model", "alias"),
 )

@@ -107,12 +107,15 @@ class Telemetry(Database):
             rows = c.execute(select(*columns).order_by(table.c.id.desc()).limit(limit))
             return [Poison(**row) for row in rows.mappings()]
 
-    def windows(self, model: str, since: float) -> list[WindowRecord]:
-        """The numbers of a model's windows that arrived at `since` or later, in that order."""
+    def windows(self, model: str, since: float, after: int = 0) -> list[WindowRecord]:
+        """The numbers of a model's windows that arrived at `since` or later, in that order.
+
+        With `after` only those that were stored since the one with that id.
+        """
         table = tables.windows
         wanted = (
             select(*_NUMBERS)
-            .where(table.c.model == model, table.c.received_at >= since)
+            .where(table.c.model == model, table.c.received_at >= since, table.c.id > after)
             .order_by(table.c.id)
         )
         with self._read() as c:

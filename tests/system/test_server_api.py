@@ -154,7 +154,7 @@ def test_a_rollout_becomes_a_signed_order(http, fleet, digest):
     envelope = http.get("/device/v1/desired", headers=bearer(late)).content
     order = open_assignment(envelope, "pi-late", trust.director_key)
     assert (order.digest, order.length, order.rollout) == (digest, len(BUNDLE), made)
-    story = fleet.abort_rollout(made)
+    story = fleet.command_rollout(made, "abort")
     assert story.rollout.status == "aborted"
     assert [json.loads(bytes(d.decision))["action"] for d in story.decisions] == ["abort", "start"]
 
@@ -163,7 +163,7 @@ def test_what_is_not_there_or_makes_no_sense_is_said(fleet, http, server):
     with pytest.raises(InvalidInputError, match="there is no rollout 'r9'"):
         fleet.rollout("r9")
     with pytest.raises(InvalidInputError, match="does not answer POST"):
-        fleet.abort_rollout("a/b?c")
+        fleet.command_rollout("a/b?c", "abort")
     with pytest.raises(InvalidInputError, match="there is no alert"):
         fleet.acknowledge("a9")
     with pytest.raises(InvalidInputError, match="no bundle of ghosts 1"):

@@ -2,8 +2,9 @@
 
 import pytest
 
-from device_agent.manners import RESERVE, DailyWindow, Manners, Moment, why_wait
+from device_agent.manners import RESERVE, DailyWindow, Manners, Moment, tightened, why_wait
 from edge_sdk.errors import InvalidInputError
+from edge_sdk.messages import DeliveryPolicy
 
 PLENTY = 10**12
 
@@ -43,6 +44,20 @@ def test_a_metered_link_defers_what_is_above_its_limit_and_says_both_numbers():
     assert why_wait(manners, 1000, at("12:00")) is None
     assert "1,001 bytes are above the 1,000" in why_wait(manners, 1001, at("12:00")).words
     assert why_wait(Manners(defer_above=1000), 1001, at("12:00")) is None
+
+
+def test_an_order_may_ask_for_more_patience_than_the_device_but_never_for_less():
+    own = Manners(metered=True, defer_above=1000, window=DailyWindow.parse("02:00-04:00"))
+    free = tightened(own, DeliveryPolicy())
+    assert why_wait(free, 1000, at("03:00")) is None
+    assert why_wait(free, 1000, at("12:00")).kind == "window"
+    strict = tightened(own, DeliveryPolicy(window="03:30-05:00", metered=False))
+    assert why_wait(strict, 1, at("03:45")).kind == "metered"
+    assert why_wait(strict, 0, at("03:45")) is None
+    assert "03:30-05:00" in why_wait(strict, 0, at("03:00")).words
+    assert "02:00-04:00" in why_wait(strict, 0, at("04:30")).words
+    with pytest.raises(InvalidInputError, match="must look like"):
+        tightened(own, DeliveryPolicy(window="at night"))
 
 
 def test_room_is_kept_for_state_and_outbox():

@@ -13,8 +13,11 @@ from edge_sdk.messages import Assignment
 RULES = u.Rules(profile="pi", windows=2, max_error_share=0.1)
 
 
-def order(generation: int, digest: str = "a", profile: str = "pi") -> Assignment:
+def order(
+    generation: int, digest: str = "a", profile: str = "pi", role: str = "serve"
+) -> Assignment:
     return Assignment(
+        role=role,
         device="d",
         generation=generation,
         model="m",
@@ -215,7 +218,7 @@ def test_a_model_that_takes_the_process_down_on_trial_is_reverted():
     memory = install(u.Memory(), order(1))
     memory, _ = play(memory, u.Offered(order(2, "b")), u.Fetched(2), u.SelfTested(2))
     for _ in range(u.STARTS - 1):
-        memory, actions = play(memory, u.Restarted(), u.SelfTested(1), u.SelfTested(2))
+        memory, _ = play(memory, u.Restarted(), u.SelfTested(1), u.SelfTested(2))
         assert isinstance(memory.state, u.Trial)
     memory, actions = play(memory, u.Restarted())
     assert told(actions) == [(2, "reverted")]
@@ -294,6 +297,85 @@ def test_a_deferred_download_is_told_once_with_its_reason_and_again_when_it_begi
     assert memory == fetching
 
 
+def beside(role: str) -> u.Memory:
+    """Model a answers, b is loaded beside it."""
+    safe = install(u.Memory(), order(1))
+    return play(safe, u.Offered(order(2, "b", role=role)), u.Fetched(2), u.SelfTested(2))[0]
+
+
+def test_a_standby_is_fetched_and_tested_but_does_not_answer_until_it_is_told_to():
+    memory = beside("standby")
+    assert memory.state == u.Beside(order(1), order(2, "b", role="standby"))
+    assert u.standing(memory) == u.Tell(2, u.Outcome("standby"))
+    memory, actions = play(memory, u.Offered(order(3, "b")))
+    assert actions == [u.Activate(order(3, "b")), u.Tell(3, u.Outcome("trial"))]
+    memory, actions = play(memory, u.Offered(order(4)))  # the instant way back
+    assert actions == [u.Activate(order(1)), u.Tell(4, u.Outcome("confirmed"))]
+
+
+def test_the_way_back_after_the_switch_was_confirmed_needs_no_download_and_no_trial():
+    memory, _ = play(beside("standby"), u.Offered(order(3, "b")), u.ServerContact())
+    memory, _ = play(memory, u.WindowClosed("b", 1, 9, 0), u.WindowClosed("b", 2, 9, 0))
+    assert u.confirmed(memory.state) == order(3, "b")
+    memory, actions = play(memory, u.Offered(order(4)))
+    assert actions == [u.SelfTest(order(4), known=True)]
+    memory, actions = play(memory, u.SelfTested(4))
+    assert actions == [u.Activate(order(4)), u.Tell(4, u.Outcome("confirmed"))]
+    assert memory.previous == order(3, "b")  # and forth again is as quick
+
+
+def test_a_shadow_runs_beside_and_ends_with_its_order():
+    safe = install(u.Memory(), order(1))
+    shadow = order(2, "b", role="shadow")
+    memory, actions = play(safe, u.Offered(shadow), u.Fetched(2), u.SelfTested(2))
+    assert actions[-2:] == [u.Shadow(shadow), u.Tell(2, u.Outcome("shadow"))]
+    _, actions = play(memory, u.Offered(order(3)))
+    assert actions == [u.Shadow(None), u.Tell(3, u.Outcome("confirmed"))]
+    _, actions = play(memory, u.Offered(order(3, "b")))
+    assert actions == [
+        u.Shadow(None),
+        u.Activate(order(3, "b")),
+        u.Tell(3, u.Outcome("trial")),
+    ]
+
+
+def test_a_shadow_becomes_a_standby_without_a_download():
+    _, actions = play(beside("shadow"), u.Offered(order(3, "b", role="standby")))
+    assert actions == [u.Shadow(None), u.Tell(3, u.Outcome("standby"))]
+
+
+@pytest.mark.parametrize("role", ["standby", "shadow"])
+def test_nothing_stands_beside_nothing_nor_beside_itself(role):
+    memory, actions = play(u.Memory(), u.Offered(order(1, role=role)))
+    assert told(actions) == [(1, "refused")]
+    assert "nothing answers here yet" in memory.state.outcome.reason
+    memory, actions = play(install(u.Memory(), order(1)), u.Offered(order(2, role=role)))
+    assert told(actions) == [(2, "refused")]
+    assert u.confirmed(memory.state) == order(1)
+
+
+def test_a_shadow_that_takes_the_process_down_is_given_up_but_not_for_three_reboots_in_a_year():
+    memory, times = beside("shadow"), 0
+    for _ in range(5):  # healthy in between
+        memory, _ = play(memory, u.Restarted(), u.SelfTested(1), u.SelfTested(2))
+        memory, _ = play(memory, u.WindowClosed("a", 1, 9, 0))
+        assert isinstance(memory.state, u.Beside)
+    while isinstance(memory.state, u.Beside):
+        times += 1
+        memory, _ = play(memory, u.Restarted(), u.SelfTested(1), u.SelfTested(2))
+    assert times == u.STARTS + 1  # the first start was the healthy one's
+    assert "on shadow" in memory.state.outcome.reason
+    assert u.confirmed(memory.state) == order(1)
+
+
+def test_a_standby_whose_primary_was_lost_meanwhile_never_answers_by_itself():
+    safe = install(u.Memory(), order(1))
+    memory, _ = play(safe, u.Offered(order(2, "b", role="standby")), u.Fetched(2))
+    memory, actions = play(memory, u.Restarted(), u.SelfTested(1, "gone"), u.SelfTested(2))
+    assert told(actions)[-1] == (2, "refused")
+    assert not any(isinstance(a, u.Activate) for a in actions)
+
+
 LIVE = ("order", "confirmed")
 
 
@@ -309,6 +391,7 @@ class Device(RuleBasedStateMachine):
         self.verified: set[str] = set()  # digests
         self.tested: set[str] = set()  # digests, since the last start
         self.running: str | None = None
+        self.shadow: str | None = None
         self.leaving: str | None = None  # answers until the version before has passed its test
         self.window = 0
         self.healthy: dict[str, int] = {}
@@ -331,6 +414,9 @@ class Device(RuleBasedStateMachine):
             assert old is None or (isinstance(event, u.SelfTested) and event.reason), "lost"
         elif old is not None and new == before.previous:
             assert isinstance(event, u.RollBack | u.SelfTested)
+        elif before.previous is not None and new.digest == before.previous.digest:
+            assert isinstance(event, u.Offered)  # an order for what was confirmed before
+            assert new == event.order
         elif old is None or old.digest != new.digest:
             assert isinstance(before.state, u.Trial)
             assert before.state.order == new
@@ -344,17 +430,28 @@ class Device(RuleBasedStateMachine):
                 self.running, self.leaving = what.digest, None
             case u.Stop():
                 self.running = self.leaving = None
+            case u.Shadow(what):
+                assert what is None or what.digest in self.tested & self.verified
+                self.shadow = what.digest if what else None
             case u.Fetch() | u.SelfTest():
                 self.jobs.append(action)
             case u.Cancel(generation):
                 self.jobs = [j for j in self.jobs if j.order.generation != generation]
 
-    @rule(digest=st.sampled_from("abc"), ahead=st.integers(1, 3), ours=st.integers(0, 9))
-    def new_order(self, digest: str, ahead: int, ours: int) -> None:
+    @rule(
+        digest=st.sampled_from("abc"),
+        ahead=st.integers(1, 3),
+        ours=st.integers(0, 9),
+        role=st.sampled_from(["serve", "serve", "standby", "shadow"]),
+    )
+    def new_order(self, digest: str, ahead: int, ours: int, role: str) -> None:
         top = max(o.generation for o in self.offered)
-        one = order(top + ahead, digest, "pi" if ours else "mcu")
+        one = order(top + ahead, digest, "pi" if ours else "mcu", role)
         self.offered.append(one)
+        before = self.running
         self.step(u.Offered(one))
+        if u.confirmed(self.memory.state) == one and self.running not in (None, digest):
+            self.leaving = before  # the way back: answers until the one before is tested again
         if one.profile != RULES.profile:
             assert not self.jobs or self.jobs[-1].order != one
 
@@ -436,7 +533,7 @@ class Device(RuleBasedStateMachine):
         self.jobs.clear()
         self.tested.clear()
         self.past = [e for e in self.past if not isinstance(e, u.WindowClosed)]
-        self.running, self.leaving, self.window = None, None, 0
+        self.running, self.shadow, self.leaving, self.window = None, None, None, 0
         self.step(u.Restarted())
 
     @invariant()
@@ -448,6 +545,18 @@ class Device(RuleBasedStateMachine):
         else:
             allowed = (None, safe.digest if safe else None, self.leaving)
             assert self.running in allowed
+
+    @invariant()
+    def a_shadow_runs_only_while_its_order_stands(self) -> None:
+        state = self.memory.state
+        wanted = isinstance(state, u.Beside) and state.order.role == "shadow"
+        assert self.shadow == (state.order.digest if wanted else None)
+
+    @invariant()
+    def no_model_answers_by_an_order_to_stand_beside(self) -> None:
+        safe = u.confirmed(self.memory.state)
+        assert safe is None or safe.role == "serve"
+        assert not isinstance(self.memory.state, u.Trial) or self.memory.state.order.role == "serve"
 
     @invariant()
     def something_is_under_way_or_settled(self) -> None:

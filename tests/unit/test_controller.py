@@ -124,12 +124,12 @@ def test_a_device_that_joins_later_gets_what_was_promoted(fleet):
     assert fleet.running()["d99"] == "2"
 
 
-def test_an_aborted_rollout_takes_its_devices_back(fleet):
+def test_a_rollout_that_a_person_rolls_back_takes_its_devices_back(fleet):
     fleet.publish("2")
     rollout = fleet.roll_out("2")
     fleet.run(5)
     assert "2" in fleet.running().values()
-    fleet.controller.abort(rollout, fleet.now)
+    fleet.tell(rollout, "roll back")
     fleet.run(3)
     assert set(fleet.running().values()) == {"1"}
 
@@ -142,7 +142,7 @@ def test_what_can_t_be_rolled_out_is_refused_in_words(fleet, tmp_path):
     with pytest.raises(InvalidInputError, match="is still running"):
         fleet.roll_out("2")
     with pytest.raises(InvalidInputError, match="there is no rollout"):
-        fleet.controller.abort("r-none", fleet.now)
+        fleet.tell("r-none", "abort")
 
 
 def test_a_canary_needs_something_to_be_compared_with(tmp_path):

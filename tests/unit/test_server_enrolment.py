@@ -11,8 +11,11 @@ from edge_sdk.identity import Token, accept_ca, accept_trust, prove, shared_secr
 from fleet_server.controller import Controller
 from fleet_server.credentials import Credentials
 from fleet_server.enrolment import Allowance, enrol, new_token
+from fleet_server.planning import Wish
 from fleet_server.revocation import readmit, revoke
 from tests.server_side import NOW, Device, backend
+
+ALL_AT_ONCE = Wish(model="digits", version="1", strategy={"name": "all-at-once"})
 
 
 @pytest.fixture
@@ -242,7 +245,7 @@ def test_an_order_is_withheld_from_a_revoked_device(back):
     for name in ("pi-1", "pi-2"):
         joins(back, a_device(back, name).enrolment(a_token(back)))
     revoke(back.store, "pi-1", NOW)
-    controller.create("digits", "1", {"name": "all-at-once"}, NOW)
+    controller.create(ALL_AT_ONCE, NOW)
     controller.tick(NOW)
     assert [device for device, _ in orders] == ["pi-2"]
     readmit(back.store, "pi-1", NOW)

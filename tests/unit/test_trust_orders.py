@@ -4,7 +4,10 @@ import pytest
 
 from edge_sdk.messages import open_assignment
 from fleet_server.controller import Controller
+from fleet_server.planning import Wish
 from tests.server_side import NOW, backend
+
+ALL_AT_ONCE = Wish(model="digits", version="1", strategy={"name": "all-at-once"})
 
 
 @pytest.fixture
@@ -20,7 +23,7 @@ def test_only_what_changed_is_signed_anew(back):
     )
     for number in range(5):
         back.device(f"pi-{number}")
-    controller.create("digits", "1", {"name": "all-at-once"}, NOW)
+    controller.create(ALL_AT_ONCE, NOW)
     for second in range(4):
         controller.tick(NOW + second)
     assert sorted(device for device, _ in sent) == [f"pi-{n}" for n in range(5)]

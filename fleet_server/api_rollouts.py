@@ -1,0 +1,178 @@
+"""What operators ask of rollouts and versions, under `/api/v1`; in the CLI's words."""
+
+from typing import get_args
+
+import msgspec
+from fastapi import APIRouter, Request, Response
+from fastapi.concurrency import run_in_threadpool
+
+from edge_sdk.errors import InvalidInputError
+from fleet_server.answers import NotFoundError, answer, read_body, read_json
+from fleet_server.api_types import (
+    AliasWish,
+    Created,
+    DecisionRow,
+    NewRollout,
+    RolloutOrder,
+    RolloutStory,
+)
+from fleet_server.asking import caller_of
+from fleet_server.openapi import gives, takes
+from fleet_server.parts import Parts
+from fleet_server.planning import Wish
+from fleet_server.records import RolloutRecord
+from fleet_server.rollout.state import Command, Order
+from fleet_server.rollout_rows import device_rows
+from fleet_server.versions import LINE, set_alias, version_story
+from fleet_server.views import (
+    AliasRow,
+    RolloutDevice,
+    RolloutPlan,
+    RolloutRow,
+    RunRow,
+    VersionStory,
+)
+
+MAX_BODY, MAX_REASON = 64 * 1024, 500
+WORDS: dict[str, Command] = {word.replace(" ", ""): word for word in get_args(Command)}
+
+
+def rollout_routes(router: APIRouter, parts: Parts) -> None:
+    """Everything below `/rollouts`."""
+    _reading(router, parts)
+    _starting(router, parts)
+
+    @router.post(
+        "/rollouts/{rollout_id}/{command}",
+        responses=gives(RolloutStory),
+        openapi_extra=takes(RolloutOrder),
+    )
+    async def command(rollout_id: str, command: str, request: Request) -> Response:
+        """Pause, resume, approve, retry, abort (who has it keeps it) or rollback (all go back)."""
+        known = WORDS.get(command)
+        if known is None or known == "supersede":
+            raise NotFoundError(f"a rollout can't {command[:40]!r}")
+        body = await read_body(request, MAX_BODY)
+        asked = read_json(RolloutOrder, body, "the order") if body else RolloutOrder()
+        if len(asked.reason) > MAX_REASON:
+            raise InvalidInputError(f"the reason is longer than {MAX_REASON} characters")
+        await run_in_threadpool(story, parts, rollout_id)
+        order = Order(command=known, by=person(request), at=parts.now(), reason=asked.reason)
+        await run_in_threadpool(parts.controls.command, rollout_id, order)
+        parts.changed()
+        return answer(await run_in_threadpool(story, parts, rollout_id))
+
+
+def person(request: Request) -> str:
+    """Who asks, by the user's name: a second token does not make a second person."""
+    return caller_of(request).name.partition("/")[0]
+
+
+def story(parts: Parts, rollout_id: str) -> RolloutStory:
+    """A rollout with its decisions; raises NotFoundError."""
+    record = found(parts, rollout_id)
+    decisions = tuple(
+        DecisionRow(d.at, msgspec.Raw(d.document)) for d in parts.store.decisions(rollout_id)
+    )
+    return RolloutStory(parts.describe(record, parts.store.devices()), decisions)
+
+
+def found(parts: Parts, rollout_id: str) -> RolloutRecord:
+    """A rollout's record; raises NotFoundError."""
+    record = parts.store.rollout(rollout_id)
+    if record is None:
+        raise NotFoundError(f"there is no rollout {rollout_id[:40]!r}")
+    return record
+
+
+def _reading(router: APIRouter, parts: Parts) -> None:
+    @router.get("/rollouts", responses=gives(tuple[RolloutRow, ...]))
+    def rollouts() -> Response:
+        """Every rollout, newest first."""
+        fleet = parts.store.devices()
+        return answer([parts.describe(r, fleet) for r in reversed(parts.store.rollouts())])
+
+    @router.get("/rollouts/{rollout_id}", responses=gives(RolloutStory))
+    def one(rollout_id: str) -> Response:
+        """One rollout with its decisions."""
+        return answer(story(parts, rollout_id))
+
+    @router.get("/rollouts/{rollout_id}/devices", responses=gives(tuple[RolloutDevice, ...]))
+    def devices(rollout_id: str) -> Response:
+        """Every device of a rollout: when it is reached, where it stands, and why."""
+        rollout = parts.controls.read(found(parts, rollout_id))
+        return answer(device_rows(rollout, parts.store.standings(rollout_id)))
+
+
+def _starting(router: APIRouter, parts: Parts) -> None:
+    async def wish(request: Request) -> Wish:
+        asked = read_json(NewRollout, await read_body(request, MAX_BODY), "the rollout")
+        return Wish(
+            model=asked.model,
+            version=asked.version,
+            strategy=asked.strategy,
+            start_at=asked.start_at,
+            supersede=asked.supersede,
+            by=person(request),
+        )
+
+    @router.post("/rollouts/plan", responses=gives(RolloutPlan), openapi_extra=takes(NewRollout))
+    async def plan(request: Request) -> Response:
+        """What a rollout would do: who gets what, who can't, and what its gates could see."""
+        asked = await wish(request)
+        return answer(await run_in_threadpool(parts.controls.plan, asked, parts.now()))
+
+    @router.post(
+        "/rollouts", status_code=201, responses=gives(Created, 201), openapi_extra=takes(NewRollout)
+    )
+    async def create(request: Request) -> Response:
+        """Start a rollout, or schedule it."""
+        asked = await wish(request)
+        made = await run_in_threadpool(parts.controls.create, asked, parts.now())
+        parts.changed()
+        return answer(Created(made), 201)
+
+
+def version_routes(router: APIRouter, parts: Parts) -> None:
+    """Versions with their aliases and lineage, and what ran where when."""
+
+    @router.get("/models/{model}/{version}", responses=gives(VersionStory))
+    def version(model: str, version: str) -> Response:
+        """One version: its bundle for each profile, where it comes from, its aliases over time."""
+        told = version_story(parts.store, model, version)
+        if told is None:
+            raise NotFoundError(f"no bundle of {model[:64]!r} {version[:64]!r} is published")
+        return answer(told)
+
+    @router.get("/models/{model}", responses=gives(tuple[AliasRow, ...]))
+    def aliases(model: str) -> Response:
+        """Every change of every alias of a model, oldest first."""
+        return answer(parts.store.alias_history(model))
+
+    @router.post(
+        "/models/{model}/aliases/{alias}",
+        responses=gives(AliasRow),
+        openapi_extra=takes(AliasWish),
+    )
+    async def alias(model: str, alias: str, request: Request) -> Response:
+        """Let an alias mean a version; an empty version takes it away."""
+        asked = read_json(AliasWish, await read_body(request, MAX_BODY), "the alias")
+        wanted = AliasRow(
+            model=model,
+            alias=alias,
+            version=asked.version,
+            by=person(request),
+            reason=asked.reason,
+            at=parts.now(),
+        )
+        return answer(await run_in_threadpool(set_alias, parts.store, wanted))
+
+    @router.get("/devices/{device}/ran", responses=gives(tuple[RunRow, ...]))
+    def ran(device: str, at: float | None = None) -> Response:
+        """What a device ran at a time (Unix seconds), or all that it ran, newest first."""
+        if parts.store.device(device) is None:
+            raise NotFoundError(f"there is no device {device[:64]!r}")
+        if at is None:
+            return answer(parts.store.runs(device, LINE))
+        run = parts.store.ran(device, at)
+        return answer((run,) if run else ())

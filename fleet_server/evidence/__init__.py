@@ -1,0 +1,1 @@
+"""Did the new version do worse? The statistics of a rollout's gates. Pure."""

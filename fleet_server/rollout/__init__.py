@@ -1,0 +1,1 @@
+"""Rollouts, decided: state, fleet and time in, decisions and orders out. Pure; see `engine`."""
