@@ -4,6 +4,7 @@ JSON for documents people open, MessagePack maps for messages, TOML for what peo
 fields are ignored where a newer sender may add some; unknown versions are refused in words.
 """
 
+import functools
 from typing import TypeVar
 
 import msgspec
@@ -69,3 +70,8 @@ def _check_version(kind: type[msgspec.Struct], found: _Version, what: str) -> No
         known = field.default_factory()
     if found.format != known:
         raise UnsupportedVersionError(what, found.format, known)
+
+
+@functools.cache  # looking it up takes longer than reading a message
+def _known_version(kind: type[msgspec.Struct]) -> int:
+    return int(next(f.default for f in msgspec.structs.fields(kind) if f.name == "format"))

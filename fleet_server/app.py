@@ -21,6 +21,7 @@ from fastapi import FastAPI
 from edge_sdk.errors import EdgeError
 from edge_sdk.signing import PublicKey
 from fleet_server.asgi import make_app
+from fleet_server.broker import BrokerLink, Uplink, parse_broker
 from fleet_server.changes import Changes
 from fleet_server.controller import Controller
 from fleet_server.credentials import Credentials
@@ -57,6 +58,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
         tls: HTTPS and MQTTS; without it only this machine may connect, unless `plain` allows it.
         names: host names and addresses that devices use, for the certificate.
         database: `postgresql://…`; empty for SQLite in the data folder.
+        broker: `mqtts://…`, where devices and server meet; empty for the server's own endpoint.
         publishers: whose bundles are taken; empty for those of the last start.
         default_publisher: the key to trust at a first start without `publishers`.
         drift_past: seconds that a device's own past lasts, by which its drift is measured.
@@ -73,6 +75,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     names: Sequence[str] = ()
     database: str = ""
     drift_past: float = DAY
+    broker: str = ""
 
 
 class Server:
@@ -136,13 +139,7 @@ class Server:
             changed=changes.notify,
             now=self._now,
         )
-        endpoint = Endpoint(
-            ingest,
-            host=settings.host,
-            port=settings.mqtt_port,
-            vet=ingest.vet,
-            tls=tls.mqtt if tls else None,
-        )
+        endpoint = self._uplink(ingest, tls)
 
         def dismiss(device: str) -> None:
             credentials.forget(device)
@@ -200,6 +197,19 @@ class Server:
             now=self._now(),
         )
 
+    def _uplink(self, ingest: Ingest, tls: Tls | None) -> Uplink:
+        settings = self._settings
+        if settings.broker:
+            keys = settings.data_dir / KEYS
+            return BrokerLink(ingest, parse_broker(settings.broker), keys, worker="edge-server")
+        return Endpoint(
+            ingest,
+            host=settings.host,
+            port=settings.mqtt_port,
+            vet=ingest.vet,
+            tls=tls.mqtt if tls else None,
+        )
+
     def _tls(self, keyring: Keyring) -> Tls | None:
         settings = self._settings
         if not settings.tls:
@@ -245,7 +255,7 @@ class Server:
 
     @contextmanager
     def _announced(
-        self, listening: socket.socket, endpoint: Endpoint, parts: Parts
+        self, listening: socket.socket, endpoint: Uplink, parts: Parts
     ) -> Iterator[None]:
         where = Running(
             host=self._settings.host,

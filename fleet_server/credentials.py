@@ -39,6 +39,11 @@ class Credentials:
         with self._lock:
             self._derived.pop(device, None)
 
+    def forget_all(self) -> None:
+        """Ask the database again for everybody: another process may have revoked a device."""
+        with self._lock:
+            self._derived.clear()
+
     def certificate_holds(self, device: str, der: bytes) -> bool:
         """Whether a certificate, which the CA did sign, is this device's present one."""
         key, name = key_and_name(der)

@@ -7,8 +7,8 @@ again would not help. What one commit does is in `batch.py`.
 
 import asyncio
 import logging
-from collections.abc import Callable, Sequence
-from contextlib import suppress
+from collections import deque
+from collections.abc import Awaitable, Callable, Sequence
 
 import msgspec
 
@@ -26,12 +26,20 @@ from fleet_server.twins import Lookout
 
 log = logging.getLogger("fleet_server.ingest")
 
-BATCH = 500
+_KINDS: dict[str, Upward] = {kind: kind for kind in UPWARD}
+BATCH = 2000  # far above what a commit costs by itself
 QUEUE = 20_000
 
 
+class _Raw(msgspec.Struct, frozen=True):
+    at: float
+    device: str
+    kind: Upward
+    payload: bytes
+
+
 class _Waiting(msgspec.Struct, frozen=True):
-    item: Arrived | Seen
+    item: _Raw | Seen
     stored: asyncio.Future[None] | None
 
 
@@ -61,7 +69,10 @@ class Ingest:
         self._bundles: dict[str, BundleRecord] = {}
         self._lookout = Lookout()
         self.online: set[str] = set()
-        self._queue: asyncio.Queue[_Waiting | None] = asyncio.Queue(QUEUE)  # None ends it
+        self._queue: deque[_Waiting] = deque()
+        self._filled = asyncio.Event()
+        self._room = asyncio.Condition()
+        self._closed = False
 
     def authenticate(self, username: str, password: bytes) -> str | None:
         return username if self._credentials.password_holds(username, password) else None
@@ -91,16 +102,28 @@ class Ingest:
         order = self._store.assignment(device) if kind == "desired" else None
         return order.envelope if order else None
 
-    async def received(self, device: str, kind: str, payload: bytes) -> None:
-        item = self._open(device, _upward(kind), payload)
-        stored = asyncio.get_running_loop().create_future()
-        await self._queue.put(_Waiting(item, stored))
-        await stored
+    def received(self, device: str, kind: str, payload: bytes) -> Awaitable[None]:
+        """Done when it is on the disk; a task for each would cost as much as storing it."""
+        item = _Raw(self._now(), device, _KINDS[kind], payload)
+        if len(self._queue) >= QUEUE:
+            return self._received_later(item)
+        return self._enqueue(item)
+
+    async def _received_later(self, item: _Raw) -> None:
+        async with self._room:
+            await self._room.wait_for(lambda: len(self._queue) < QUEUE)
+        await self._enqueue(item)
+
+    def _enqueue(self, item: _Raw) -> asyncio.Future[None]:
+        stored: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._queue.append(_Waiting(item, stored))
+        self._filled.set()
+        return stored
 
     async def posted(self, device: str, kind: str, payload: bytes) -> bytes:
         """As `received`, for a device without MQTT; the acknowledgement, empty if there is none."""
         await self.received(device, kind, payload)
-        return await asyncio.to_thread(self._acknowledgement, device, _upward(kind), payload)
+        return await asyncio.to_thread(self._acknowledgement, device, _KINDS[kind], payload)
 
     def _acknowledgement(self, device: str, kind: Upward, payload: bytes) -> bytes:
         secrets = self._credentials.of(device)
@@ -119,25 +142,24 @@ class Ingest:
 
         While one batch is written the next one gathers, so a batch is as long as the disk is slow.
         """
-        while (first := await self._queue.get()) is not None:
-            batch = [first]
-            while len(batch) < BATCH and not self._queue.empty():
-                another = self._queue.get_nowait()
-                if another is None:
-                    self._queue.put_nowait(None)
-                    break
-                batch.append(another)
-            await self._store_batch(batch)
+        while not (self._closed and not self._queue):
+            await self._filled.wait()
+            batch = [self._queue.popleft() for _ in range(min(BATCH, len(self._queue)))]
+            if not self._queue and not self._closed:
+                self._filled.clear()
+            async with self._room:
+                self._room.notify_all()
+            if batch:
+                await self._store_batch(batch)
 
     async def close(self) -> None:
         """Let `run` commit what is still waiting, and end; nothing may arrive any more."""
-        await self._queue.put(None)
+        self._closed = True
+        self._filled.set()
 
     async def _store_batch(self, batch: Sequence[_Waiting]) -> None:
         try:
-            reached = await asyncio.to_thread(
-                commit, self._store, [waiting.item for waiting in batch], self._bundle
-            )
+            items, reached = await asyncio.to_thread(self._commit, batch)
         except EdgeError as error:
             log.error("%d messages could not be stored: %s", len(batch), error)
             _settle(batch, error)
@@ -152,10 +174,20 @@ class Ingest:
             _settle(batch, error)
             return
         _settle(batch, None)
+        for item in items:
+            if isinstance(item, Arrived) and item.sealed:
+                self._lookout.hears(item.device, item.sealed.boot, item.sealed.seq, item.at)
         self._confirm(reached)
         for twins in self._lookout.take():
             await asyncio.to_thread(report_twins, self._store, twins, self._now())
         self._changed()
+
+    def _commit(self, batch: Sequence[_Waiting]) -> tuple[list[Arrived | Seen], dict[Key, int]]:
+        items = [
+            waiting.item if isinstance(waiting.item, Seen) else self._open(waiting.item)
+            for waiting in batch
+        ]
+        return items, commit(self._store, items, self._bundle)
 
     def _confirm(self, reached: dict[Key, int]) -> None:
         for (device, boot), seq in reached.items():
@@ -163,8 +195,9 @@ class Ingest:
             if seq and secrets:
                 self._acknowledge(device, seal_ack(boot, seq, device, secrets.mac))
 
-    def _open(self, device: str, kind: Upward, payload: bytes) -> Arrived:
-        at, sealed, content, reason = self._now(), None, None, ""
+    def _open(self, raw: _Raw) -> Arrived:
+        device, kind, payload = raw.device, raw.kind, raw.payload
+        sealed, content, reason = None, None, ""
         secrets = self._credentials.of(device)
         try:
             if secrets is None:
@@ -173,12 +206,11 @@ class Ingest:
             reason = why_not_numbered(found) or ""
             if not reason:
                 sealed = found  # from here on the device itself is to blame, so it is acknowledged
-                self._lookout.hears(device, found.boot, found.seq, at)
                 content = body(found, kind)
         except EdgeError as error:
             reason = str(error)
         return Arrived(
-            at=at,
+            at=raw.at,
             device=device,
             kind=kind,
             payload=payload,
@@ -194,8 +226,9 @@ class Ingest:
         return found
 
     def _saw(self, device: str) -> None:
-        with suppress(asyncio.QueueFull):  # then so many are waiting that this one adds nothing
-            self._queue.put_nowait(_Waiting(Seen(self._now(), device), None))
+        if len(self._queue) < QUEUE:  # else so many are waiting that this one adds nothing
+            self._queue.append(_Waiting(Seen(self._now(), device), None))
+            self._filled.set()
 
 
 def _settle(batch: Sequence[_Waiting], error: Exception | None) -> None:
@@ -206,7 +239,3 @@ def _settle(batch: Sequence[_Waiting], error: Exception | None) -> None:
             waiting.stored.set_result(None)
         else:
             waiting.stored.set_exception(error)
-
-
-def _upward(kind: str) -> Upward:
-    return next(known for known in UPWARD if known == kind)

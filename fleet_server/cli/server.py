@@ -14,15 +14,27 @@ from click.core import ParameterSource
 from edge_sdk.errors import InvalidInputError
 from edge_sdk.signing import PublicKey
 from fleet_server.app import Server, Settings
+from fleet_server.broker_config import (
+    ensure_client_certificate,
+    write_emqx,
+    write_mosquitto,
+)
+from fleet_server.ca import open_ca
 from fleet_server.cli.asking import asks
 from fleet_server.cli.places import default_data_dir, default_publisher
 from fleet_server.client import Client
-from fleet_server.data_dir import Running
+from fleet_server.data_dir import KEYS, Running
 from fleet_server.decay import DAY
 from fleet_server.keyring import Keyring
 from fleet_server.store.engines import has_password
+from fleet_server.tls import server_names
+from fleet_server.worker import Worker
 
 MQTT_PORT, MQTTS_PORT = 1883, 8883
+DATABASE_HELP = (
+    "postgresql://USER@HOST/NAME; its password by EDGE_DATABASE, PGPASSWORD or ~/.pgpass.  "
+    "[default: SQLite in the data folder]"
+)
 
 
 @click.group()
@@ -40,8 +52,7 @@ def _no_password_in_argv(ctx: click.Context, option: click.Parameter, url: str) 
     return url
 
 
-@server.command()
-@click.option(
+_data_dir = click.option(
     "--data-dir",
     type=click.Path(path_type=Path, file_okay=False),
     envvar="EDGE_DATA_DIR",
@@ -49,6 +60,10 @@ def _no_password_in_argv(ctx: click.Context, option: click.Parameter, url: str) 
     show_default="edge-server in your data folder",
     help="Database, bundles and keys; made at the first start.",
 )
+
+
+@server.command()
+@_data_dir
 @click.option("--host", default="127.0.0.1", show_default=True, help="Address to listen on.")
 @click.option(
     "--port",
@@ -84,8 +99,7 @@ def _no_password_in_argv(ctx: click.Context, option: click.Parameter, url: str) 
     envvar="EDGE_DATABASE",
     default="",
     metavar="URL",
-    help="postgresql://USER@HOST/NAME; its password by EDGE_DATABASE, PGPASSWORD or ~/.pgpass.  "
-    "[default: SQLite in the data folder]",
+    help=DATABASE_HELP,
     callback=_no_password_in_argv,
 )
 @click.option(
@@ -97,6 +111,14 @@ def _no_password_in_argv(ctx: click.Context, option: click.Parameter, url: str) 
     help="How much of a device's first time is the past that its drift is measured by; "
     "a short one is for trials.",
 )
+@click.option(
+    "--broker",
+    envvar="EDGE_BROKER",
+    default="",
+    metavar="URL",
+    help="mqtts://HOST[:PORT] of Mosquitto or EMQX, in place of the server's own endpoint; devices "
+    "find it under the server's name ('edge server broker-config' sets it up).",
+)
 def run(  # noqa: PLR0913 - one argument an option
     data_dir: Path,
     host: str,
@@ -106,6 +128,7 @@ def run(  # noqa: PLR0913 - one argument an option
     names: tuple[str, ...],
     database: str,
     drift_past: float,
+    broker: str,
     *,
     tls: bool,
     plain: bool,
@@ -125,10 +148,62 @@ def run(  # noqa: PLR0913 - one argument an option
         names=names,
         database=database,
         drift_past=drift_past,
+        broker=broker,
     )
     if tls and plain:
         raise InvalidInputError("--tls and --plain contradict each other: give one")
     asyncio.run(_serve(settings))
+
+
+@server.command()
+@_data_dir
+@click.option(
+    "--database",
+    envvar="EDGE_DATABASE",
+    default="",
+    metavar="URL",
+    help=DATABASE_HELP,
+    callback=_no_password_in_argv,
+)
+@click.option(
+    "--broker", envvar="EDGE_BROKER", required=True, metavar="URL", help="mqtts://HOST[:PORT]."
+)
+@click.option("--worker", default="1", show_default=True, help="A name of its own for each worker.")
+def ingest(data_dir: Path, database: str, broker: str, worker: str) -> None:
+    """Run one more ingest worker beside a server: same data folder, database and broker.
+
+    Workers share the broker's messages. The database must be PostgreSQL.
+    """
+    if not database:
+        raise InvalidInputError("workers share PostgreSQL: give its URL by EDGE_DATABASE")
+    logging.basicConfig(level=logging.WARNING, format="%(asctime)s %(name)s: %(message)s")
+    asyncio.run(_work(Worker(data_dir, database, broker, worker, now=time.time)))  # noqa: TID251
+
+
+@server.command(name="broker-config")
+@_data_dir
+@click.argument("kind", type=click.Choice(["mosquitto", "emqx"]))
+@click.option(
+    "--out",
+    type=click.Path(path_type=Path, file_okay=False),
+    required=True,
+    help="Where to write it.",
+)
+@click.option(
+    "--name", "names", multiple=True, help="Host name or address of the broker; may be repeated."
+)
+@click.option("--port", type=click.IntRange(1, 65535), default=MQTTS_PORT, show_default=True)
+def broker_config(data_dir: Path, kind: str, out: Path, names: tuple[str, ...], port: int) -> None:
+    """Write the configuration of a broker, with its certificate and who may say what."""
+    now = time.time()  # noqa: TID251 - this is the edge
+    keys = data_dir / KEYS
+    if not keys.exists():
+        raise InvalidInputError(f"{data_dir} has no keys yet: start 'edge server run --tls' once")
+    ca = open_ca(keys, first=False)
+    ensure_client_certificate(keys, ca, now)
+    write = {"mosquitto": write_mosquitto, "emqx": write_emqx}[kind]
+    write(out, ca, server_names("0.0.0.0", names), port, now)  # noqa: S104 - all of its names
+    click.echo(f"wrote {out}; then: edge server run --tls --broker mqtts://HOST:{port}")
 
 
 @server.command()
@@ -158,6 +233,13 @@ async def _serve(settings: Settings) -> None:
     for end in (signal.SIGINT, signal.SIGTERM):
         loop.add_signal_handler(end, running.stop)
     await running.serve()
+
+
+async def _work(worker: Worker) -> None:
+    loop = asyncio.get_running_loop()
+    for end in (signal.SIGINT, signal.SIGTERM):
+        loop.add_signal_handler(end, worker.stop)
+    await worker.work()
 
 
 def _ready(where: Running, keyring: Keyring, link: str) -> None:

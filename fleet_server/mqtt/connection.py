@@ -71,7 +71,7 @@ class Room(Protocol):
 
     def opened(self, connection: "Connection", device: str) -> None: ...
     def left(self, connection: "Connection") -> None: ...
-    def working(self, task: asyncio.Task[None]) -> None: ...
+    def working(self, task: asyncio.Future[None]) -> None: ...
 
 
 class Connection(asyncio.Protocol):
@@ -198,11 +198,11 @@ class Connection(asyncio.Protocol):
         self._unstored_bytes += size
         self._room.reserve(size)
         stored = self._room.door.received(self.device, action.kind, action.payload)
-        task = self._loop.create_task(stored)
+        task = asyncio.ensure_future(stored, loop=self._loop)
         task.add_done_callback(partial(self._stored, action.packet_id, size))
         self._room.working(task)
 
-    def _stored(self, packet_id: int, size: int, task: asyncio.Task[None]) -> None:
+    def _stored(self, packet_id: int, size: int, task: asyncio.Future[None]) -> None:
         self._unstored -= 1
         self._unstored_bytes -= size
         self._room.release(size)

@@ -1,6 +1,6 @@
 """What the MQTT endpoint asks of the server; the endpoint itself knows no database."""
 
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from typing import Protocol
 
 import msgspec
@@ -37,5 +37,5 @@ class Door(Protocol):
     def retained(self, device: str, kind: str) -> bytes | None:
         """What a subscriber to the device's downward topic `kind` gets at once."""
 
-    async def received(self, device: str, kind: str, payload: bytes) -> None:
+    def received(self, device: str, kind: str, payload: bytes) -> Awaitable[None]:
         """An upward message; PUBACK goes out only once this has returned: when it is stored."""

@@ -40,7 +40,7 @@ class Endpoint:
         self._sweeper: asyncio.TimerHandle | None = None
         self._connections: set[Connection] = set()
         self._devices: dict[str, Connection] = {}
-        self._tasks: set[asyncio.Task[None]] = set()
+        self._tasks: set[asyncio.Future[None]] = set()
         self._unstored_bytes = 0
         self._waiting: dict[Connection, None] = {}  # for room, the longest first
 
@@ -144,7 +144,7 @@ class Endpoint:
             del self._devices[device]
             self.door.disconnected(device)
 
-    def working(self, task: asyncio.Task[None]) -> None:
+    def working(self, task: asyncio.Future[None]) -> None:
         self._tasks.add(task)  # the loop itself keeps only weak references
         task.add_done_callback(self._tasks.discard)
 

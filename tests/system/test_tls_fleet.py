@@ -336,7 +336,7 @@ def test_operators_commands_believe_the_servers_own_ca(server, edge, monkeypatch
     monkeypatch.setenv("EDGE_CA", str(ca_file(server.data_dir)))
     code, said = edge("device", "list", "--server", server.where.url)
     assert code == 4
-    assert "the admin token is wrong" in said.err
+    assert "the token is wrong" in said.err
 
 
 @pytest.mark.parametrize(

@@ -64,7 +64,10 @@ class Rig:
         self.devices[device.name] = device
         async with asyncio.TaskGroup() as group:
             for kind, payload in messages:
-                group.create_task(self.ingest.received(device.name, kind, payload))
+                group.create_task(self._sent(device.name, kind, payload))
+
+    async def _sent(self, device, kind, payload):
+        await self.ingest.received(device, kind, payload)
 
     @asynccontextmanager
     async def running(self):

@@ -1,0 +1,146 @@
+"""An external broker (Mosquitto, EMQX) in place of our own endpoint; the one import of gmqtt.
+
+Workers share one subscription. A message is acknowledged to the broker once it is committed, and
+not before: its receive maximum is far above a batch, or a batch could never fill. What the broker
+loses, devices send again, since they wait for the server's own confirmation.
+"""
+
+import asyncio
+import logging
+import ssl
+from pathlib import Path
+from typing import Protocol
+from urllib.parse import urlsplit
+
+import msgspec
+
+from edge_sdk.errors import EdgeError, InvalidInputError
+from edge_sdk.topics import PREFIX, UPWARD, Downward, parse_upward, topic
+from fleet_server.broker_config import client_context
+from fleet_server.ingest import Ingest
+
+log = logging.getLogger("fleet_server.broker")
+
+GROUP = "edge-ingest"
+RECEIVE_MAXIMUM = 5000
+SESSION_SECONDS = 24 * 3600
+TRY_AGAIN_SECONDS = 1.0
+MQTT, MQTTS = 1883, 8883
+
+
+class Address(msgspec.Struct, frozen=True):
+    """Where the broker is."""
+
+    host: str
+    port: int
+    tls: bool
+
+
+def parse_broker(url: str) -> Address:
+    """A broker's URL; raises InvalidInputError.
+
+    >>> parse_broker("mqtts://broker.lan")
+    Address(host='broker.lan', port=8883, tls=True)
+    """
+    parts = urlsplit(url)
+    if parts.scheme not in ("mqtt", "mqtts") or not parts.hostname or parts.password:
+        raise InvalidInputError(
+            f"{url.partition('@')[2] or url!r} is no broker: give mqtts://HOST[:PORT]; "
+            "the server shows its certificate there, no password"
+        )
+    tls = parts.scheme == "mqtts"
+    return Address(parts.hostname, parts.port or (MQTTS if tls else MQTT), tls)
+
+
+class Uplink(Protocol):
+    """What the server has of its devices: its own endpoint, or a broker."""
+
+    @property
+    def port(self) -> int: ...
+    async def start(self) -> None: ...
+    async def stop(self) -> None: ...
+    def publish(self, device: str, kind: Downward, payload: bytes) -> bool: ...
+    def cut(self, device: str) -> None: ...
+
+
+class BrokerLink:
+    """One worker's connection: takes a share of all upward messages, sends documents down."""
+
+    def __init__(self, ingest: Ingest, address: Address, keys: Path, *, worker: str) -> None:
+        """`worker` names it for the broker, which keeps its unacknowledged messages under it.
+
+        Raises:
+            EdgeError: gmqtt is missing.
+        """
+        try:
+            from gmqtt import Client
+        except ImportError as error:
+            raise EdgeError(
+                "an external broker needs gmqtt: pip install 'edge-deployment-sdk[server,broker]'"
+            ) from error
+        self._ingest, self._address = ingest, address
+        self._context = client_context(keys) if address.tls else False
+        self._client = Client(
+            worker,
+            clean_session=False,
+            optimistic_acknowledgement=False,
+            session_expiry_interval=SESSION_SECONDS,
+            receive_maximum=RECEIVE_MAXIMUM,
+        )
+        self._client.set_config({"reconnect_retries": -1, "reconnect_delay": TRY_AGAIN_SECONDS})
+        self._client.on_connect = self._connected
+        self._client.on_message = self._message
+
+    async def start(self) -> None:
+        """Begin to connect; the broker may come later, then the link waits for it."""
+        self._connecting = asyncio.create_task(self._connect())
+
+    async def _connect(self) -> None:
+        while True:
+            try:
+                await self._client.connect(
+                    self._address.host, self._address.port, ssl=self._context, keepalive=30
+                )
+            except (OSError, ssl.SSLError) as error:
+                log.warning("the broker can't be reached (%s): trying again", error)
+                await asyncio.sleep(TRY_AGAIN_SECONDS)
+            else:
+                return
+
+    @property
+    def port(self) -> int:
+        """Where devices connect too."""
+        return self._address.port
+
+    def cut(self, device: str) -> None:
+        """The broker keeps the connection; what a revoked device says is not believed any more."""
+
+    async def stop(self) -> None:
+        self._connecting.cancel()
+        if self._client.is_connected:
+            await self._client.disconnect()
+
+    def publish(self, device: str, kind: Downward, payload: bytes) -> bool:
+        """Send with QoS 1; orders are retained, for the device that is not there now."""
+        if not self._client.is_connected:
+            return False
+        self._client.publish(topic(device, kind), payload, qos=1, retain=kind == "desired")
+        return True
+
+    def _connected(self, client: object, _flags: int, _code: int, _properties: object) -> None:
+        del client
+        for kind in UPWARD:
+            self._client.subscribe(f"$share/{GROUP}/{PREFIX}/+/{kind}", qos=1)
+        log.info("connected to %s:%d", self._address.host, self._address.port)
+
+    async def _message(
+        self, _client: object, name: str, payload: bytes, _qos: int, _properties: object
+    ) -> int:
+        device, kind = parse_upward(name)
+        while True:
+            try:
+                await self._ingest.received(device, kind, payload)
+            except EdgeError:  # told by the ingest; unacknowledged, it keeps its place
+                await asyncio.sleep(TRY_AGAIN_SECONDS)
+            else:
+                return 0
