@@ -64,14 +64,14 @@ def from_toml(kind: type[T], data: bytes, what: str) -> T:
 
 
 def _check_version(kind: type[msgspec.Struct], found: _Version, what: str) -> None:
-    field = next(f for f in msgspec.structs.fields(kind) if f.name == "format")
-    known = field.default
-    if field.default_factory is not msgspec.NODEFAULT:  # so that it is never left out
-        known = field.default_factory()
+    known = _known_version(kind)
     if found.format != known:
         raise UnsupportedVersionError(what, found.format, known)
 
 
 @functools.cache  # looking it up takes longer than reading a message
 def _known_version(kind: type[msgspec.Struct]) -> int:
-    return int(next(f.default for f in msgspec.structs.fields(kind) if f.name == "format"))
+    field = next(f for f in msgspec.structs.fields(kind) if f.name == "format")
+    if field.default_factory is not msgspec.NODEFAULT:  # so that it is never left out
+        return int(field.default_factory())
+    return int(field.default)

@@ -15,18 +15,21 @@ from fleet_server.api_rollouts import rollout_routes, version_routes
 from fleet_server.api_samples import sample_routes
 from fleet_server.api_types import (
     Created,
+    DevicePage,
     EnrolmentToken,
     NewEnrolmentKey,
 )
 from fleet_server.asking import by_token
 from fleet_server.enrolment import Allowance, new_token
-from fleet_server.fleet import version_rows
+from fleet_server.fleet import bundle_rows, version_rows
 from fleet_server.openapi import gives, takes, takes_bundle
 from fleet_server.parts import Parts
 from fleet_server.revocation import readmit, revoke
 from fleet_server.store import Store
+from fleet_server.store.listing import DeviceFilter
 from fleet_server.views import DeviceRow, Overview, VersionRow
 
+MAX_PAGE = 500
 MAX_BODY = 64 * 1024
 MAX_USES, MAX_HOURS, MAX_NOTE = 100_000, 24 * 366, 200
 
@@ -52,15 +55,41 @@ def _reading(router: APIRouter, parts: Parts) -> None:
         """Everything the first page shows."""
         return answer(parts.look())
 
-    @router.get("/devices", responses=gives(tuple[DeviceRow, ...]))
-    def devices() -> Response:
-        """Every device: what it should run, what it runs, how it is."""
-        return answer(parts.look().devices)
+    @router.get("/devices", responses=gives(DevicePage))
+    def devices(  # noqa: PLR0913 - one a filter
+        after: str = "",
+        limit: int = 100,
+        q: str = "",
+        profile: str = "",
+        site: str = "",
+        model: str = "",
+        running: str = "",
+        phase: str = "",
+        silent_since: float | None = None,
+    ) -> Response:
+        """Devices by id; `q` is how it begins, `next` the `after` of the page that follows."""
+        wanted = DeviceFilter(
+            q=q, profile=profile, site=site, model=model, running=running, phase=phase,
+            silent_since=silent_since,
+        )  # fmt: skip
+        most = min(max(limit, 1), MAX_PAGE)
+        found = parts.store.device_page(wanted, after, most + 1)
+        more = found[most - 1].id if len(found) > most else None
+        return answer(DevicePage(parts.rows(found[:most]), more))
+
+    @router.get("/devices/{device}", responses=gives(DeviceRow))
+    def one_device(device: str) -> Response:
+        """One device."""
+        found = parts.store.device(device)
+        if found is None:
+            raise NotFoundError(f"there is no device {device[:64]!r}")
+        [row] = parts.rows([found])
+        return answer(row)
 
     @router.get("/bundles", responses=gives(tuple[VersionRow, ...]))
     def bundles() -> Response:
         """Every published bundle, newest first."""
-        return answer(version_rows(parts.store.bundles(), parts.store.devices()))
+        return answer(bundle_rows(parts.store.bundles(), parts.store.runs()))
 
 
 def _changing(router: APIRouter, parts: Parts) -> None:
@@ -120,5 +149,6 @@ def _changing(router: APIRouter, parts: Parts) -> None:
         await run_in_threadpool(how, parts.store, device, parts.now())
         parts.dismiss(device)
         parts.changed()
-        rows = (await run_in_threadpool(parts.look)).devices
-        return answer(next(row for row in rows if row.id == device))
+        found = await run_in_threadpool(parts.store.device, device)
+        [row] = await run_in_threadpool(parts.rows, [found] if found else [])
+        return answer(row)

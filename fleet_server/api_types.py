@@ -5,7 +5,7 @@ from typing import Any
 import msgspec
 
 from edge_sdk.messages import Policy
-from fleet_server.views import RolloutRow
+from fleet_server.views import DeviceRow, RolloutRow
 
 
 class NewRollout(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -206,3 +206,10 @@ class AuditPage(msgspec.Struct, frozen=True):
 
     items: tuple[AuditRow, ...]
     next: int | None = None
+
+
+class DevicePage(msgspec.Struct, frozen=True):
+    """Devices by id; ask again with `after=next` for those that follow."""
+
+    items: tuple[DeviceRow, ...]
+    next: str | None = None

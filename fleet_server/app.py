@@ -27,7 +27,7 @@ from fleet_server.controller import Controller
 from fleet_server.credentials import Credentials
 from fleet_server.data_dir import DATABASE, KEYS, TRUST, Running, announce, retract
 from fleet_server.decay import DAY
-from fleet_server.fleet import overview
+from fleet_server.fleet import device_rows, overview
 from fleet_server.guard import Guard
 from fleet_server.ingest import Ingest
 from fleet_server.keyring import Keyring, open_keyring, pinned_root
@@ -163,6 +163,13 @@ class Server:
             ),
             controls=controller,
             look=lambda: self._look(store, ingest, controller),
+            rows=lambda devices: device_rows(
+                store,
+                devices,
+                online=ingest.online,
+                drifting=controller.drifting(),
+                now=self._now(),
+            ),
             describe=controller.describe,
             mqtt_port=lambda: endpoint.port,
             mutual=tls is not None,

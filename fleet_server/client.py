@@ -18,6 +18,7 @@ from fleet_server.api_types import (
     AuditPage,
     AuditRow,
     Created,
+    DevicePage,
     EnrolmentToken,
     Erased,
     LabelsTaken,
@@ -94,8 +95,19 @@ class Client:
     def overview(self) -> Overview:
         return self._get("overview", Overview)
 
-    def devices(self) -> list[DeviceRow]:
-        return self._get("devices", list[DeviceRow])
+    def devices(self, **filters: str) -> list[DeviceRow]:
+        """Every device, page by page; `filters` as the API has them (`site`, `model`, `q`, …)."""
+        found: list[DeviceRow] = []
+        after: str | None = ""
+        while after is not None:
+            query = urlencode({**filters, "after": after, "limit": "500"})
+            page = self._get(f"devices?{query}", DevicePage)
+            found += page.items
+            after = page.next
+        return found
+
+    def device(self, device: str) -> DeviceRow:
+        return self._get(f"devices/{_part(device)}", DeviceRow)
 
     def bundles(self) -> list[VersionRow]:
         return self._get("bundles", list[VersionRow])

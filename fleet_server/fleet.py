@@ -95,7 +95,11 @@ def version_rows(
     bundles: Sequence[BundleRecord], devices: Sequence[DeviceRecord]
 ) -> tuple[VersionRow, ...]:
     """The registry, newest first, with how many devices report to run each bundle."""
-    runs = Counter(device.running_digest for device in devices)
+    return bundle_rows(bundles, Counter(device.running_digest for device in devices))
+
+
+def bundle_rows(bundles: Sequence[BundleRecord], runs: Mapping[str, int]) -> tuple[VersionRow, ...]:
+    """The same, given how many devices report each digest."""
     return tuple(
         VersionRow(
             model=b.model,
@@ -108,7 +112,7 @@ def version_rows(
             drop=b.manifest.metrics.drop,
             signed_by=b.signed_by,
             published_at=b.published_at,
-            devices=runs[b.digest],
+            devices=runs.get(b.digest, 0),
         )
         for b in sorted(bundles, key=lambda b: (-b.published_at, b.profile))
     )
@@ -136,6 +140,19 @@ def _urgency(row: AlertRow) -> tuple[bool, int, float]:
     )
 
 
+def device_rows(
+    store: Store,
+    devices: Sequence[DeviceRecord],
+    *,
+    online: Collection[str],
+    drifting: Mapping[str, tuple[str, ...]],
+    now: float,
+) -> tuple[DeviceRow, ...]:
+    """Some devices as pages show them; reads no more than is shown."""
+    look = _Look(store, online, drifting, now, only=[device.id for device in devices])
+    return tuple(look.row(device) for device in devices)
+
+
 class _Look:
     """What is known around the devices at one moment."""
 
@@ -145,10 +162,11 @@ class _Look:
         online: Collection[str],
         drifting: Mapping[str, tuple[str, ...]],
         now: float,
+        only: Sequence[str] | None = None,
     ) -> None:
         self.bundles = {b.digest: b for b in store.bundles()}
-        self._assignments = store.assignments()
-        self._recent = store.recent_windows()
+        self._assignments = store.assignments(only)
+        self._recent = store.recent_windows(devices=only)
         self._online = online
         self._drifting = drifting
         self._now = now

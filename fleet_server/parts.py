@@ -14,7 +14,7 @@ from fleet_server.records import DeviceRecord, RolloutRecord
 from fleet_server.registry import Registry
 from fleet_server.rollout.state import Order, Rollout
 from fleet_server.store import Store
-from fleet_server.views import AlertRow, Overview, RolloutPlan, RolloutRow
+from fleet_server.views import AlertRow, DeviceRow, Overview, RolloutPlan, RolloutRow
 
 
 class Controls(Protocol):
@@ -34,6 +34,7 @@ class Parts(msgspec.Struct, frozen=True, kw_only=True):
 
     Attributes:
         look: the fleet as it is now.
+        rows: some devices as they are now.
         describe: one rollout, given the fleet.
         command: sends a device its signed command, if it is connected; from any thread.
         mqtt_port: where devices connect.
@@ -52,6 +53,7 @@ class Parts(msgspec.Struct, frozen=True, kw_only=True):
     registry: Registry
     controls: Controls
     look: Callable[[], Overview]
+    rows: Callable[[Sequence[DeviceRecord]], tuple[DeviceRow, ...]]
     describe: Callable[[RolloutRecord, list[DeviceRecord]], RolloutRow]
     command: Callable[[str, bytes], None]
     mqtt_port: Callable[[], int]

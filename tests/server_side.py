@@ -32,7 +32,7 @@ from fleet_server.client import Client
 from fleet_server.controller import Controller
 from fleet_server.credentials import Credentials
 from fleet_server.data_dir import ca_file, read_admin_token, read_running
-from fleet_server.fleet import overview
+from fleet_server.fleet import device_rows, overview
 from fleet_server.guard import Guard
 from fleet_server.keyring import open_keyring
 from fleet_server.parts import Parts
@@ -178,6 +178,9 @@ class Backend:
             controls=controller,
             look=lambda: overview(
                 self.store, describe=controller.describe, online=(), drifting={}, now=clock()
+            ),
+            rows=lambda devices: device_rows(
+                self.store, devices, online=(), drifting={}, now=clock()
             ),
             describe=controller.describe,
             command=lambda device, envelope: self.commands.append((device, envelope)),

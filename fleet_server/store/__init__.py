@@ -3,12 +3,12 @@
 from fleet_server.store.control import Control
 from fleet_server.store.decay import Decay
 from fleet_server.store.devices import Devices
+from fleet_server.store.listing import Listing
 from fleet_server.store.rollouts import Rollouts
 from fleet_server.store.samples import Samples
-from fleet_server.store.telemetry import Telemetry
 
 __all__ = ["Store"]
 
 
-class Store(Devices, Control, Rollouts, Telemetry, Decay, Samples):
+class Store(Devices, Control, Rollouts, Listing, Decay, Samples):
     """The server's database: `Store(where)` opens and migrates it."""

@@ -1,6 +1,6 @@
 """Enrolment keys, devices, and the orders given to them."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 
 import msgspec
 from sqlalchemy import RowMapping, bindparam, case, insert, select, update
@@ -74,13 +74,13 @@ class Devices(Database):
         table = tables.devices
         with self._read() as c:
             row = c.execute(select(table).where(table.c.id == device)).mappings().first()
-        return _device(row) if row else None
+        return device_of(row) if row else None
 
     def devices(self) -> list[DeviceRecord]:
         """All, by id."""
         with self._read() as c:
             rows = c.execute(select(tables.devices).order_by(tables.devices.c.id)).mappings().all()
-        return [_device(row) for row in rows]
+        return [device_of(row) for row in rows]
 
     def save_report(self, device: DeviceRecord) -> None:
         """Replace what the device last said about itself."""
@@ -162,15 +162,19 @@ class Devices(Database):
         with self._read() as c:
             return [(row[0], row[1], row[2]) for row in c.execute(wanted)]
 
-    def assignments(self) -> dict[str, AssignmentRecord]:
-        """The current order of every device that has one, by device."""
+    def assignments(self, devices: Sequence[str] | None = None) -> dict[str, AssignmentRecord]:
+        """The current order of every device that has one, by device; or of some devices."""
         table = tables.assignments
+        wanted = select(table).where(table.c.slot == "main")
+        if devices is not None:
+            wanted = wanted.where(table.c.device.in_(devices))
         with self._read() as c:
-            rows = c.execute(select(table).where(table.c.slot == "main")).mappings().all()
+            rows = c.execute(wanted).mappings().all()
         return {row["device"]: AssignmentRecord(**row) for row in rows}
 
 
-def _device(row: RowMapping) -> DeviceRecord:
+def device_of(row: RowMapping) -> DeviceRecord:
+    """A row of the table as a record."""
     labels = msgspec.json.decode(row["labels"], type=dict[str, str])
     return DeviceRecord(**{**row, "labels": labels})
 

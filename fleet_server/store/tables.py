@@ -61,6 +61,7 @@ devices = Table(
     Column("revoked_at", Float),
     Column("tls_key", Text, nullable=False, server_default=""),
     Column("beside_digest", Text, nullable=False, server_default=""),
+    Index("devices_by_running", "running_digest"),
 )
 
 bundles = Table(
@@ -143,6 +144,7 @@ events = Table(
     Column("boot", Text),
     Column("seq", Whole),
     UniqueConstraint("device", "boot", "seq"),
+    Index("events_by_device", "device", "id"),
 )
 
 poison = Table(

@@ -29,7 +29,7 @@ _INSERT = (
     "ON CONFLICT DO NOTHING"
 )  # of our own names alone
 _columns = attrgetter(*NewWindow.__struct_fields__)
-_NUMBERS = [tables.windows.c[name] for name in WindowRecord.__struct_fields__]
+NUMBERS = [tables.windows.c[name] for name in WindowRecord.__struct_fields__]
 
 
 class Telemetry(Database):
@@ -131,15 +131,17 @@ class Telemetry(Database):
         """
         table = tables.windows
         wanted = (
-            select(*_NUMBERS)
+            select(*NUMBERS)
             .where(table.c.model == model, table.c.received_at >= since, table.c.id > after)
             .order_by(table.c.id)
         )
         with self._read() as c:
             return [WindowRecord(**row) for row in c.execute(wanted).mappings()]
 
-    def recent_windows(self, each: int = 10) -> dict[str, list[WindowRecord]]:
-        """The numbers of every device's last `each` windows, newest first."""
+    def recent_windows(
+        self, each: int = 10, devices: Sequence[str] | None = None
+    ) -> dict[str, list[WindowRecord]]:
+        """The numbers of every device's last `each` windows, newest first; or of some devices'."""
         table = tables.windows
         other = table.alias()
         newest = (
@@ -150,10 +152,12 @@ class Telemetry(Database):
             .correlate(tables.devices)
         )
         wanted = (
-            select(*_NUMBERS)
+            select(*NUMBERS)
             .select_from(tables.devices.join(table, table.c.id.in_(newest)))
             .order_by(table.c.id.desc())
         )
+        if devices is not None:
+            wanted = wanted.where(tables.devices.c.id.in_(devices))
         found: dict[str, list[WindowRecord]] = {}
         with self._read() as c:
             for row in c.execute(wanted).mappings():

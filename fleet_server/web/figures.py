@@ -170,3 +170,20 @@ def _calm(row: DeviceRow) -> bool:
         and row.phase == "confirmed"
         and row.wanted == row.running
     )
+
+
+def curve(values: Sequence[tuple[float, float]]) -> str:
+    """The points of an SVG polyline 100 wide and 30 high, from (time, value); empty below two.
+
+    >>> curve([(0.0, 1.0), (10.0, 3.0)])
+    '0.0,30.0 100.0,0.0'
+    """
+    if len(values) < 2:
+        return ""
+    first, last = values[0][0], values[-1][0]
+    low, high = min(v for _, v in values), max(v for _, v in values)
+    return " ".join(
+        f"{100 * (at - first) / ((last - first) or 1):.1f},"
+        f"{30 - 30 * (value - low) / ((high - low) or 1):.1f}"
+        for at, value in values
+    )

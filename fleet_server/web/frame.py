@@ -18,7 +18,14 @@ from fleet_server.access import Caller
 from fleet_server.web import figures
 from fleet_server.web.assets import load_assets
 
-NAV = (("Overview", "/"), ("Drift", "/drift"), ("Labels", "/labels"))
+NAV = (
+    ("Overview", "/"),
+    ("Devices", "/devices"),
+    ("Models", "/models"),
+    ("Drift", "/drift"),
+    ("Labels", "/labels"),
+    ("Audit", "/audit"),
+)
 POLICY = (
     "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; "
     "connect-src 'self'; frame-ancestors 'none'; base-uri 'none'; form-action 'self'"
