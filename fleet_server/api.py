@@ -7,7 +7,7 @@ from fastapi.concurrency import run_in_threadpool
 
 from edge_sdk.bundle import MAX_BUNDLE
 from edge_sdk.errors import InvalidInputError
-from fleet_server.answers import answer, read_body, read_json
+from fleet_server.answers import NotFoundError, answer, read_body, read_json
 from fleet_server.api_alerts import alert_routes
 from fleet_server.api_drift import drift_routes
 from fleet_server.api_people import people_routes
@@ -19,6 +19,7 @@ from fleet_server.api_types import (
     EnrolmentToken,
     NewEnrolmentKey,
 )
+from fleet_server.api_webhooks import webhook_routes
 from fleet_server.asking import by_token
 from fleet_server.enrolment import Allowance, new_token
 from fleet_server.fleet import bundle_rows, version_rows
@@ -46,6 +47,7 @@ def operator_router(parts: Parts) -> APIRouter:
     drift_routes(router, parts)
     sample_routes(router, parts)
     people_routes(router, parts)
+    webhook_routes(router, parts)
     return router
 
 

@@ -213,3 +213,35 @@ class DevicePage(msgspec.Struct, frozen=True):
 
     items: tuple[DeviceRow, ...]
     next: str | None = None
+
+
+class NewHook(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """A webhook; `events` are words with which the names of its events begin, none for all.
+
+    With `private` it may go to an address that is not public.
+    """
+
+    url: str
+    events: tuple[str, ...] = ()
+    private: bool = False
+
+
+class HookSecret(msgspec.Struct, frozen=True):
+    """What signs the deliveries; the server can't show it again."""
+
+    id: str
+    secret: str
+
+
+class HookRow(msgspec.Struct, frozen=True, kw_only=True):
+    """A webhook, without its secret."""
+
+    id: str
+    url: str
+    events: str
+    private: bool
+    created_at: float
+    delivered: int
+    failures: int
+    next_try: float
+    last_error: str

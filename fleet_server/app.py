@@ -31,6 +31,7 @@ from fleet_server.fleet import device_rows, overview
 from fleet_server.guard import Guard
 from fleet_server.ingest import Ingest
 from fleet_server.keyring import Keyring, open_keyring, pinned_root
+from fleet_server.metrics import Meters
 from fleet_server.mqtt.endpoint import Endpoint
 from fleet_server.parts import Parts
 from fleet_server.proven import ProvenH11
@@ -40,12 +41,15 @@ from fleet_server.tls import Tls, refuse_plain_to_others, server_names
 from fleet_server.trust.keeper import Keeper, open_repository
 from fleet_server.trust.repository import Repository
 from fleet_server.views import Overview
+from fleet_server.webhooks import Messenger
 
 log = logging.getLogger("fleet_server")
 
 TICK_SECONDS = 1.0
 QUIET_TICKS = 5
 KEEP_SECONDS = 60.0
+TEND_SECONDS = 2.0
+PRUNE_SECONDS = 600.0
 GRACE_SECONDS = 3
 BACKLOG = 1024
 
@@ -61,6 +65,8 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
         broker: `mqtts://…`, where devices and server meet; empty for the server's own endpoint.
         publishers: whose bundles are taken; empty for those of the last start.
         default_publisher: the key to trust at a first start without `publishers`.
+        keep_windows, keep_hours, keep_events: seconds that windows, their sums by hour, and the
+            history stay; sums by day stay for ever.
         drift_past: seconds that a device's own past lasts, by which its drift is measured.
     """
 
@@ -76,6 +82,9 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     database: str = ""
     drift_past: float = DAY
     broker: str = ""
+    keep_windows: float = 30 * DAY
+    keep_hours: float = 90 * DAY
+    keep_events: float = 365 * DAY
 
 
 class Server:
@@ -132,9 +141,12 @@ class Server:
         settings, changes = self._settings, Changes()
         tls = self._tls(keyring)
         credentials = Credentials(store, keyring.exchange)
+        meters = Meters()
+        meters.watch(store)
         ingest = Ingest(
             store,
             credentials,
+            meters=meters,
             acknowledge=lambda device, payload: endpoint.publish(device, "ack", payload),
             changed=changes.notify,
             now=self._now,
@@ -175,6 +187,7 @@ class Server:
             mutual=tls is not None,
             dismiss=dismiss,
             posted=ingest.posted,
+            meters=meters,
             guard=Guard(store, keyring.admin_token, self._now),
             changed=changes.notify,
             now=self._now,
@@ -186,14 +199,15 @@ class Server:
             serving = asyncio.create_task(web.serve([listening]))
             ticking = asyncio.create_task(self._tick_forever(controller, changes, tls))
             keeping = asyncio.create_task(self._keep_forever(Keeper(repository, store), changes))
+            tending = asyncio.create_task(self._tend_forever(store))
             with self._announced(listening, endpoint, parts):
-                await self._until_stopped([ingesting, serving, ticking, keeping])
+                await self._until_stopped([ingesting, serving, ticking, keeping, tending])
             changes.close()
             web.should_exit = True
-            await asyncio.wait([serving, ticking, keeping])
+            await asyncio.wait([serving, ticking, keeping, tending])
             await endpoint.stop()
             await ingest.close()
-            await asyncio.gather(ingesting, serving, ticking, keeping)
+            await asyncio.gather(ingesting, serving, ticking, keeping, tending)
 
     def _look(self, store: Store, ingest: Ingest, controller: Controller) -> Overview:
         return overview(
@@ -252,6 +266,29 @@ class Server:
                 log.exception("the keeper of the trust repository failed; it tries again")
             with suppress(TimeoutError):
                 await asyncio.wait_for(self._stopping.wait(), KEEP_SECONDS)
+
+    async def _tend_forever(self, store: Store) -> None:
+        """Tell webhooks what happened; forget what is too old."""
+        settings, messenger, due = self._settings, Messenger(store), 0.0
+        try:
+            while not self._stopping.is_set():
+                try:
+                    now = self._now()
+                    await asyncio.to_thread(messenger.look, now)
+                    if now >= due:
+                        gone = await asyncio.to_thread(
+                            store.prune,
+                            windows=now - settings.keep_windows,
+                            hours=now - settings.keep_hours,
+                            events=now - settings.keep_events,
+                        )
+                        due = now if gone else now + PRUNE_SECONDS
+                except Exception:
+                    log.exception("webhooks and retention failed; they try again")
+                with suppress(TimeoutError):
+                    await asyncio.wait_for(self._stopping.wait(), TEND_SECONDS)
+        finally:
+            messenger.close()
 
     async def _until_stopped(self, tasks: Sequence[asyncio.Task[None]]) -> None:
         """Also returns when one of `tasks` ends by itself, which is a bug of it."""

@@ -1,16 +1,19 @@
 """The HTTP side put together: pages, operator API, device API."""
 
-from fastapi import FastAPI, Response
+from fastapi import Depends, FastAPI, Response
 
 from edge_sdk import __version__
-from fleet_server.answers import answer, speak_problems
+from fleet_server.answers import HEADERS, answer, speak_problems
 from fleet_server.api import operator_router
 from fleet_server.api_devices import device_router
 from fleet_server.api_sticks import stick_router
-from fleet_server.asking import by_session
+from fleet_server.asking import by_session, by_token
 from fleet_server.changes import Changes
+from fleet_server.metrics import CONTENT_TYPE
 from fleet_server.openapi import DescribedApi
 from fleet_server.parts import Parts
+from fleet_server.repeating import allow_repeating
+from fleet_server.web.api_page import api_page
 from fleet_server.web.drift import drift_router
 from fleet_server.web.entrance import entrance
 from fleet_server.web.fleet_pages import fleet_pages
@@ -34,6 +37,21 @@ def make_app(parts: Parts, changes: Changes) -> FastAPI:
     app.include_router(overview_router(frame, parts.look, changes.rings, required))
     app.include_router(drift_router(frame, parts, required))
     app.include_router(label_router(frame, parts, required))
+
+    app.include_router(api_page(frame, app.openapi, required))
+    allow_repeating(app, parts.store, parts.now)
+
+    @app.get("/metrics", tags=["operators"], dependencies=[Depends(by_token(parts.guard))])
+    def metrics() -> Response:
+        """For Prometheus; needs a token with the scope `read`."""
+        return Response(parts.meters.text(), 200, HEADERS, CONTENT_TYPE)
+
+    @app.get("/readyz", tags=["operators"])
+    def readyz() -> Response:
+        """Whether the server can do its work now: its database can be written."""
+        with parts.store.transaction():
+            parts.store.device("")
+        return answer({"status": "ready"})
 
     @app.get("/healthz", tags=["operators"])
     def healthz() -> Response:

@@ -21,9 +21,12 @@ from fleet_server.api_types import (
     DevicePage,
     EnrolmentToken,
     Erased,
+    HookRow,
+    HookSecret,
     LabelsTaken,
     Me,
     Mute,
+    NewHook,
     NewPassword,
     NewRole,
     NewRollout,
@@ -266,6 +269,20 @@ class Client:
             if page.next is None:
                 return
             before = page.next
+
+    def webhooks(self) -> list[HookRow]:
+        return self._get("webhooks", list[HookRow])
+
+    def add_webhook(
+        self, url: str, events: Sequence[str] = (), *, private: bool = False
+    ) -> HookSecret:
+        """Tell `url` what happens; the secret is shown this once."""
+        wish = NewHook(url, tuple(events), private)
+        return self._post("webhooks", msgspec.json.encode(wish), HookSecret)
+
+    def remove_webhook(self, hook: str) -> list[HookRow]:
+        """End a webhook; those that are left."""
+        return self._post(f"webhooks/{_part(hook)}/remove", b"", list[HookRow])
 
     def new_login_link(self) -> str:
         """An address that opens the pages once."""

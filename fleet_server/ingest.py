@@ -17,6 +17,7 @@ from edge_sdk.messages import body, seal_ack, unseal_upward
 from edge_sdk.topics import UPWARD, Upward
 from fleet_server.batch import Arrived, Key, Seen, commit
 from fleet_server.credentials import Credentials
+from fleet_server.metrics import Meters
 from fleet_server.mqtt.door import Peer
 from fleet_server.plausible import why_not_numbered
 from fleet_server.records import BundleRecord
@@ -50,6 +51,7 @@ class Ingest:
         acknowledge: sends a device an acknowledgement, if it is connected.
         changed: called on the loop after each commit.
         now: the server's clock, Unix seconds.
+        meters: count for Prometheus.
     """
 
     def __init__(
@@ -60,7 +62,9 @@ class Ingest:
         acknowledge: Callable[[str, bytes], object],
         changed: Callable[[], None],
         now: Callable[[], float],
+        meters: Meters | None = None,
     ) -> None:
+        self._meters = meters or Meters()
         self._store = store
         self._credentials = credentials
         self._acknowledge = acknowledge
@@ -159,8 +163,10 @@ class Ingest:
 
     async def _store_batch(self, batch: Sequence[_Waiting]) -> None:
         try:
-            items, reached = await asyncio.to_thread(self._commit, batch)
+            with self._meters.commit_seconds.time():
+                items, reached = await asyncio.to_thread(self._commit, batch)
         except EdgeError as error:
+            self._meters.failed.inc(len(batch))
             log.error("%d messages could not be stored: %s", len(batch), error)
             _settle(batch, error)
             return
@@ -173,6 +179,9 @@ class Ingest:
             log.exception("a message could not be stored")
             _settle(batch, error)
             return
+        self._meters.stored.inc(sum(waiting.stored is not None for waiting in batch))
+        self._meters.waiting.set(len(self._queue))
+        self._meters.online.set(len(self.online))
         _settle(batch, None)
         for item in items:
             if isinstance(item, Arrived) and item.sealed:

@@ -9,6 +9,7 @@ from fleet_server.credentials import Credentials
 from fleet_server.decay import State
 from fleet_server.guard import Guard
 from fleet_server.keyring import Keyring
+from fleet_server.metrics import Meters
 from fleet_server.planning import Wish
 from fleet_server.records import DeviceRecord, RolloutRecord
 from fleet_server.registry import Registry
@@ -41,6 +42,7 @@ class Parts(msgspec.Struct, frozen=True, kw_only=True):
         mutual: devices must show their certificate, since there is TLS to show it in.
         dismiss: ends what a device has open, since it was revoked or has another key; on the event
             loop only.
+        meters: what Prometheus reads.
         guard: who operators are, and what they may.
         changed: tells those who watch; on the event loop only.
         posted: takes a device's message that came over HTTP; its acknowledgement, if there is one.
@@ -60,6 +62,7 @@ class Parts(msgspec.Struct, frozen=True, kw_only=True):
     mutual: bool = False
     dismiss: Callable[[str], None]
     changed: Callable[[], None]
+    meters: Meters
     guard: Guard
     posted: Callable[[str, str, bytes], Awaitable[bytes]]
     now: Callable[[], float]

@@ -320,3 +320,37 @@ class TokenRecord(msgspec.Struct, frozen=True, kw_only=True):
     scopes: frozenset[Scope]
     created_at: float
     expires_at: float
+
+
+class Hook(msgspec.Struct, frozen=True, kw_only=True):
+    """A webhook.
+
+    Attributes:
+        secret: what deliveries are signed with; the receiver has it too.
+        events: words with which the names of its events begin, by spaces; empty for all.
+        private: whether it may go to an address that is not public.
+        position: id of the last event that is done with.
+        failures: tries in a row that failed; the next is at `next_try`.
+    """
+
+    id: str
+    url: str
+    secret: str
+    events: str
+    private: bool
+    created_at: float
+    position: int = 0
+    delivered: int = 0
+    failures: int = 0
+    next_try: float = 0.0
+    last_error: str = ""
+
+
+class Repeated(msgspec.Struct, frozen=True, kw_only=True):
+    """What a request with an Idempotency-Key was answered; `question` is its digest."""
+
+    key: str
+    question: str
+    status: int
+    body: bytes
+    at: float

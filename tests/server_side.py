@@ -35,6 +35,7 @@ from fleet_server.data_dir import ca_file, read_admin_token, read_running
 from fleet_server.fleet import device_rows, overview
 from fleet_server.guard import Guard
 from fleet_server.keyring import open_keyring
+from fleet_server.metrics import Meters
 from fleet_server.parts import Parts
 from fleet_server.records import DeviceRecord
 from fleet_server.registry import Registry
@@ -187,6 +188,7 @@ class Backend:
             mqtt_port=lambda: 1883,
             dismiss=lambda _device: None,
             changed=lambda: None,
+            meters=Meters(),
             guard=Guard(self.store, self.keyring.admin_token, clock, QUICK),
             posted=posted,
             now=clock,

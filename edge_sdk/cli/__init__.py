@@ -55,6 +55,11 @@ COMMANDS = {
     "token": ("fleet_server.cli.people:token", "server", "Tokens for programs."),
     "trust": ("fleet_server.cli.trust:trust", "server", "Which bundles devices believe."),
     "user": ("fleet_server.cli.people:user", "server", "People who may use the server."),
+    "webhook": (
+        "fleet_server.cli.webhooks:webhook",
+        "server",
+        "Services that hear what happens.",
+    ),
     "verify": ("converters.verify:verify", "convert", "Is model B as good as model A?"),
 }
 

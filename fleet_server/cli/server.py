@@ -1,7 +1,6 @@
 """`edge server`: the fleet server as one process."""
 
 import asyncio
-import logging
 import resource
 import signal
 import time
@@ -14,6 +13,7 @@ from click.core import ParameterSource
 from edge_sdk.errors import InvalidInputError
 from edge_sdk.signing import PublicKey
 from fleet_server.app import Server, Settings
+from fleet_server.backup import backup, restore
 from fleet_server.broker_config import (
     ensure_client_certificate,
     write_emqx,
@@ -26,6 +26,7 @@ from fleet_server.client import Client
 from fleet_server.data_dir import KEYS, Running
 from fleet_server.decay import DAY
 from fleet_server.keyring import Keyring
+from fleet_server.logs import log_to_stderr
 from fleet_server.store.engines import has_password
 from fleet_server.tls import server_names
 from fleet_server.worker import Worker
@@ -119,6 +120,14 @@ _data_dir = click.option(
     help="mqtts://HOST[:PORT] of Mosquitto or EMQX, in place of the server's own endpoint; devices "
     "find it under the server's name ('edge server broker-config' sets it up).",
 )
+@click.option(
+    "--keep-days",
+    type=click.FloatRange(min=1.0),
+    default=30.0,
+    show_default=True,
+    help="How long single windows stay; sums by hour stay three times as long, by day always.",
+)
+@click.option("--json-logs", is_flag=True, help="One JSON object a line on the standard error.")
 def run(  # noqa: PLR0913 - one argument an option
     data_dir: Path,
     host: str,
@@ -129,13 +138,15 @@ def run(  # noqa: PLR0913 - one argument an option
     database: str,
     drift_past: float,
     broker: str,
+    keep_days: float,
     *,
+    json_logs: bool,
     tls: bool,
     plain: bool,
 ) -> None:
     """Run the server until Ctrl-C or SIGTERM."""
     _raise_file_limit()
-    logging.basicConfig(level=logging.WARNING, format="%(asctime)s %(name)s: %(message)s")
+    log_to_stderr(as_json=json_logs)
     settings = Settings(
         data_dir=data_dir,
         host=host,
@@ -149,6 +160,8 @@ def run(  # noqa: PLR0913 - one argument an option
         database=database,
         drift_past=drift_past,
         broker=broker,
+        keep_windows=keep_days * DAY,
+        keep_hours=3 * keep_days * DAY,
     )
     if tls and plain:
         raise InvalidInputError("--tls and --plain contradict each other: give one")
@@ -176,8 +189,29 @@ def ingest(data_dir: Path, database: str, broker: str, worker: str) -> None:
     """
     if not database:
         raise InvalidInputError("workers share PostgreSQL: give its URL by EDGE_DATABASE")
-    logging.basicConfig(level=logging.WARNING, format="%(asctime)s %(name)s: %(message)s")
+    log_to_stderr(as_json=False)
     asyncio.run(_work(Worker(data_dir, database, broker, worker, now=time.time)))  # noqa: TID251
+
+
+@server.command(name="backup")
+@_data_dir
+@click.argument("file", type=click.Path(path_type=Path, dir_okay=False))
+def make_backup(data_dir: Path, file: Path) -> None:
+    """Write the data folder to FILE, also while the server runs; it holds the keys, keep it safe.
+
+    With PostgreSQL run pg_dump first, then this.
+    """
+    parts = backup(data_dir, file)
+    click.echo(f"{file}: {', '.join(parts)}")
+
+
+@server.command(name="restore")
+@_data_dir
+@click.argument("file", type=click.Path(path_type=Path, dir_okay=False, exists=True))
+def restore_backup(data_dir: Path, file: Path) -> None:
+    """Make a new data folder of the backup in FILE."""
+    parts = restore(file, data_dir)
+    click.echo(f"{data_dir}: {', '.join(parts)}")
 
 
 @server.command(name="broker-config")

@@ -6,9 +6,10 @@ from fleet_server.store.devices import Devices
 from fleet_server.store.listing import Listing
 from fleet_server.store.rollouts import Rollouts
 from fleet_server.store.samples import Samples
+from fleet_server.store.upkeep import Upkeep
 
 __all__ = ["Store"]
 
 
-class Store(Devices, Control, Rollouts, Listing, Decay, Samples):
+class Store(Devices, Control, Rollouts, Listing, Decay, Samples, Upkeep):
     """The server's database: `Store(where)` opens and migrates it."""

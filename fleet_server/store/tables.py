@@ -342,4 +342,25 @@ aliases = Table(
     *_all(Text, "model", "alias", "version", "by", "reason"),
     *_all(Float, "at"),
     Index("aliases_by_model", "model", "alias"),
+
+hooks = Table(
+    "hooks",
+    metadata,
+    _name(),
+    *_all(Text, "url", "secret", "events"),
+    *_all(Integer, "private"),
+    *_all(Float, "created_at"),
+    *_all(Whole, "position", "delivered", "failures"),
+    *_all(Float, "next_try"),
+    *_all(Text, "last_error"),
+)
+
+repeated = Table(
+    "repeated",
+    metadata,
+    Column("key", Text, primary_key=True),
+    *_all(Text, "question"),
+    *_all(Integer, "status"),
+    *_all(LargeBinary, "body"),
+    *_all(Float, "at"),
 )

@@ -1,0 +1,82 @@
+"""Requests that may be sent again, answers that need not be: Idempotency-Key, ETag, If-None-Match.
+
+A client that does not know whether its POST arrived sends it again with the same Idempotency-Key:
+it is carried out once, and answered alike. A key belongs to its token and to what was first asked
+with it. Answers that hold a secret are never kept, so for those a key has no effect.
+"""
+
+import hashlib
+from collections.abc import Callable
+
+from fastapi import FastAPI, Request, Response
+from fastapi.concurrency import run_in_threadpool
+from starlette.middleware.base import BaseHTTPMiddleware, RequestResponseEndpoint
+
+from fleet_server.answers import HEADERS, problem
+from fleet_server.records import Repeated
+from fleet_server.store import Store
+
+KEPT_SECONDS = 24 * 3600.0
+MAX_KEY = 255
+MAX_REMEMBERED = 64 * 1024
+SECRETS = ("tokens", "enrolment-keys", "webhooks", "login-links", "users")
+
+
+def allow_repeating(app: FastAPI, store: Store, now: Callable[[], float]) -> None:
+    """For everything under `/api/v1`."""
+
+    async def seen(request: Request, follow: RequestResponseEndpoint) -> Response:
+        if not request.url.path.startswith("/api/v1/"):
+            return await follow(request)
+        key = request.headers.get("idempotency-key", "")
+        if request.method == "GET":
+            return await _tagged(request, follow)
+        secret = request.url.path.removeprefix("/api/v1/").partition("/")[0] in SECRETS
+        if request.method != "POST" or not key or secret:
+            return await follow(request)
+        if len(key) > MAX_KEY or not key.isprintable():
+            return problem(400, f"an Idempotency-Key is 1 to {MAX_KEY} printable characters")
+        return await _once(request, follow, store, now())
+
+    app.add_middleware(BaseHTTPMiddleware, dispatch=seen)
+
+
+async def _tagged(request: Request, follow: RequestResponseEndpoint) -> Response:
+    answer = await follow(request)
+    if answer.status_code != 200 or answer.media_type == "text/event-stream":
+        return answer
+    if "json" not in answer.headers.get("content-type", ""):
+        return answer
+    body = await _body(answer)
+    tag = f'"{hashlib.sha256(body).hexdigest()[:32]}"'
+    headers = {**HEADERS, "cache-control": "private, no-cache", "etag": tag}
+    known = [one.strip() for one in request.headers.get("if-none-match", "").split(",")]
+    if tag in known:
+        return Response(status_code=304, headers=headers)
+    return Response(body, 200, headers, answer.headers["content-type"])
+
+
+async def _once(
+    request: Request, follow: RequestResponseEndpoint, store: Store, now: float
+) -> Response:
+    sent = await request.body()
+    who = request.headers.get("authorization", "")
+    key = hashlib.sha256(f"{who}\n{request.headers['idempotency-key']}".encode()).hexdigest()
+    asked = hashlib.sha256(f"{request.method} {request.url.path}\n".encode() + sent).hexdigest()
+    before = await run_in_threadpool(store.repeated, key)
+    if before is not None:
+        if before.question != asked:
+            return problem(422, "this Idempotency-Key was used for another request")
+        return Response(before.body, before.status, HEADERS, "application/json")
+    answer = await follow(request)
+    if not 200 <= answer.status_code < 300:
+        return answer  # nothing was done: it may be tried again
+    body = await _body(answer)
+    if len(body) <= MAX_REMEMBERED:
+        kept = Repeated(key=key, question=asked, status=answer.status_code, body=body, at=now)
+        await run_in_threadpool(store.remember, kept, now - KEPT_SECONDS)
+    return Response(body, answer.status_code, dict(answer.headers))
+
+
+async def _body(answer: Response) -> bytes:
+    return b"".join([chunk async for chunk in answer.body_iterator])  # type: ignore[attr-defined]

@@ -1,0 +1,170 @@
+"""What happens in the fleet, told to other services: signed, in order, again until it is taken.
+
+A hook reads the history from where it got to, so nothing is left out over a restart or an outage.
+It goes to public addresses alone, unless an administrator allowed a private one: else whoever may
+make a hook could ask this machine's neighbours through it (SSRF). The address that was checked is
+the one that is asked; redirects are not followed.
+"""
+
+import hmac
+import ipaddress
+import logging
+import socket
+from collections.abc import Callable, Sequence
+from urllib.parse import urlsplit
+
+import httpx2
+import msgspec
+
+from edge_sdk.errors import InvalidInputError, ServerError
+from fleet_server.records import EventRecord, Hook
+from fleet_server.store import Store
+
+log = logging.getLogger("fleet_server.webhooks")
+
+TIMEOUT = httpx2.Timeout(10.0)
+FIRST_WAIT, LONGEST_WAIT = 5.0, 3600.0
+BATCH = 50
+MAX_URL = 1000
+SIGNATURE = "edge-signature"
+
+Resolve = Callable[[str, int], Sequence[str]]
+
+
+class Told(msgspec.Struct, frozen=True):
+    """The body of a delivery: one line of the fleet's history."""
+
+    id: int
+    at: float
+    source: str
+    name: str
+    detail: str
+    device: str | None
+
+
+def check_url(url: str) -> None:
+    """Raises InvalidInputError for what is no web address, or holds a password."""
+    try:
+        parts = urlsplit(url)
+        web = parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
+        fits = web and not (parts.username or parts.password) and len(url) <= MAX_URL
+    except ValueError:
+        fits = False
+    if not fits:
+        raise InvalidInputError("a webhook needs http(s)://HOST/PATH, without a password in it")
+
+
+def addresses_of(host: str, port: int) -> Sequence[str]:
+    """The addresses of a host; raises ServerError if it has none."""
+    try:
+        found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
+    except OSError as error:
+        raise ServerError(f"{host} has no address: {error}") from error
+    return [str(entry[4][0]) for entry in found]
+
+
+def allowed_address(url: str, resolve: Resolve, *, private: bool) -> str:
+    """The address to ask; raises ServerError if one of the host's is not public.
+
+    >>> allowed_address("http://x.example/", lambda h, p: ["127.0.0.1"], private=True)
+    '127.0.0.1'
+    """
+    parts = urlsplit(url)
+    host = parts.hostname or ""
+    found = resolve(host, parts.port or (443 if parts.scheme == "https" else 80))
+    for address in found:
+        one = ipaddress.ip_address(address.partition("%")[0])
+        inner = getattr(one, "ipv4_mapped", None) or one
+        if not private and (not inner.is_global or inner.is_multicast):
+            raise ServerError(
+                f"{host} has the address {address}, which is not public: "
+                "an administrator may allow it with --private"
+            )
+    return found[0]
+
+
+def signature(secret: str, body: bytes, at: float) -> str:
+    """`t=SECONDS,v1=HMAC-SHA-256` over `SECONDS.BODY`: the receiver checks both."""
+    stamp = str(int(at))
+    mac = hmac.digest(secret.encode(), stamp.encode() + b"." + body, "sha256").hex()
+    return f"t={stamp},v1={mac}"
+
+
+class Messenger:
+    """Delivers what is due; `look` is called again and again.
+
+    Args:
+        store: hooks and the history.
+        resolve: host and port to addresses.
+        http: sends; it must not follow redirects.
+    """
+
+    def __init__(
+        self,
+        store: Store,
+        resolve: Resolve = addresses_of,
+        http: httpx2.Client | None = None,
+    ) -> None:
+        self._store, self._resolve = store, resolve
+        self._http = http or httpx2.Client(timeout=TIMEOUT, follow_redirects=False, trust_env=False)
+
+    def close(self) -> None:
+        self._http.close()
+
+    def look(self, now: float) -> None:
+        """Deliver to every hook whose time has come."""
+        for hook in self._store.hooks():
+            if hook.next_try <= now:
+                self._deliver(hook, now)
+
+    def _deliver(self, hook: Hook, now: float) -> None:
+        for event in self._store.events_after(hook.position, BATCH):
+            if wants(hook, event):
+                why = self.send(hook, event, now)
+                if why:
+                    failures = hook.failures + 1
+                    wait = min(FIRST_WAIT * 2 ** (failures - 1), LONGEST_WAIT)
+                    log.warning("webhook %s: %s; again in %d s", hook.id, why, wait)
+                    self._store.save_hook(
+                        msgspec.structs.replace(
+                            hook, failures=failures, next_try=now + wait, last_error=why
+                        )
+                    )
+                    return
+                hook = msgspec.structs.replace(
+                    hook, delivered=hook.delivered + 1, failures=0, last_error=""
+                )
+            hook = msgspec.structs.replace(hook, position=event.id)
+            self._store.save_hook(hook)
+
+    def send(self, hook: Hook, event: EventRecord, now: float) -> str:
+        """Why a delivery failed; empty if it was taken (a status of 200 to 299)."""
+        body = msgspec.json.encode(
+            Told(event.id, event.at, event.source, event.name, event.detail, event.device)
+        )
+        parts = urlsplit(hook.url)
+        headers = {
+            "content-type": "application/json",
+            "host": parts.netloc,
+            "edge-event": str(event.id),
+            SIGNATURE: signature(hook.secret, body, now),
+        }
+        try:
+            address = allowed_address(hook.url, self._resolve, private=hook.private)
+            bare = f"[{address}]" if ":" in address else address
+            place = parts._replace(netloc=f"{bare}:{parts.port}" if parts.port else bare)
+            answer = self._http.post(
+                place.geturl(),
+                content=body,
+                headers=headers,
+                extensions={"sni_hostname": parts.hostname or ""},
+            )
+        except (httpx2.HTTPError, ServerError) as error:
+            return str(error) or type(error).__name__
+        return "" if answer.is_success else f"{parts.hostname} answered {answer.status_code}"
+
+
+def wants(hook: Hook, event: EventRecord) -> bool:
+    """Whether an event is told to a hook: its name begins with one of the hook's words."""
+    words = hook.events.split()
+    return not words or any(event.name.startswith(word) for word in words)
