@@ -91,7 +91,7 @@ def _reading(router: APIRouter, parts: Parts) -> None:
     @router.get("/bundles", responses=gives(tuple[VersionRow, ...]))
     def bundles() -> Response:
         """Every published bundle, newest first."""
-        return answer(bundle_rows(parts.store.bundles(), parts.store.runs()))
+        return answer(bundle_rows(parts.store.bundles(), parts.store.running_counts()))
 
 
 def _changing(router: APIRouter, parts: Parts) -> None:

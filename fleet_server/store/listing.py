@@ -43,7 +43,7 @@ class Listing(Telemetry):
             query = _filtered(select(func.count()).select_from(tables.devices), wanted)
             return int(c.execute(query).scalar_one())
 
-    def runs(self) -> dict[str, int]:
+    def running_counts(self) -> dict[str, int]:
         """How many devices report to run each digest."""
         table = tables.devices
         query = select(table.c.running_digest, func.count()).group_by(table.c.running_digest)

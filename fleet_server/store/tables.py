@@ -342,6 +342,7 @@ aliases = Table(
     *_all(Text, "model", "alias", "version", "by", "reason"),
     *_all(Float, "at"),
     Index("aliases_by_model", "model", "alias"),
+)
 
 hooks = Table(
     "hooks",

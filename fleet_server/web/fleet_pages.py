@@ -101,7 +101,7 @@ def _device(router: APIRouter, frame: Frame, parts: Parts) -> None:
 def _models(router: APIRouter, frame: Frame, parts: Parts) -> None:
     @router.get("/models")
     def models(request: Request) -> Response:
-        rows = bundle_rows(parts.store.bundles(), parts.store.runs())
+        rows = bundle_rows(parts.store.bundles(), parts.store.running_counts())
         return frame.page(request, "models_page.html", now=parts.now(), rows=rows)
 
     @router.get("/models/{model}/{version}")
@@ -116,7 +116,7 @@ def _models(router: APIRouter, frame: Frame, parts: Parts) -> None:
             model=model,
             version=version,
             bundles=found,
-            rows=bundle_rows(found, parts.store.runs()),
+            rows=bundle_rows(found, parts.store.running_counts()),
         )
 
 
