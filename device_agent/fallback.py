@@ -59,6 +59,8 @@ class HttpLink:
             self._tell(Up())
         if order:
             self._tell(Arrived("desired", order))
+        if command := self._ask("GET", "command", b""):
+            self._tell(Arrived("command", command))
         ticks = threading.Timer(self._seconds, self._outgoing.put, (None,))
         ticks.daemon = True
         ticks.start()
@@ -82,6 +84,8 @@ class HttpLink:
             content = answer.read(MAX_MESSAGE + 1)
         finally:
             connection.close()
+        if answer.status == 404 and path == "command":
+            return b""  # an older server has none
         if answer.status not in (200, 204):
             raise OSError(f"the server answers {answer.status} {answer.reason}")
         return content

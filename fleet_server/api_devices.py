@@ -86,6 +86,14 @@ def device_router(parts: Parts) -> APIRouter:
             return Response(status_code=204, headers=HEADERS)
         return Response(order.envelope, 200, HEADERS, "application/json")
 
+    @router.get("/command")
+    def command(device: Caller) -> Response:
+        """What the server wants of the device beside its order, signed; 204 if nothing."""
+        envelope = parts.store.command(device)
+        if envelope is None:
+            return Response(status_code=204, headers=HEADERS)
+        return Response(envelope, 200, HEADERS, "application/json")
+
     @router.get("/bundles/{digest}", dependencies=[Depends(caller)])
     def bundle(digest: str) -> Response:
         """A bundle file, whole or from where a download broke off (Range, If-Range)."""

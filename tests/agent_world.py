@@ -393,8 +393,8 @@ class _Handler(BaseHTTPRequestHandler):
         faults, digest = self.fleet.faults, self.path.rsplit("/", 1)[-1]
         found = re.match(r"bytes=(\d+)-", self.headers.get("Range", ""))
         start = int(found[1]) if found and not faults.ignore_range else 0
-        if path == "desired":
-            self._desired()
+        if path in ("desired", "command"):
+            self._retained(path)
             return
         if path.startswith("deltas/"):
             made = self.fleet.deltas.get(path)
@@ -411,10 +411,10 @@ class _Handler(BaseHTTPRequestHandler):
         else:
             self._send(data, start, digest)
 
-    def _desired(self) -> None:
+    def _retained(self, kind: str) -> None:
         device = self.headers["Authorization"].removeprefix("Bearer ").partition(":")[0]
-        order = self.fleet.desired.get(device, b"")
-        self._answer(200 if order else 204, order)
+        found = self.fleet.retained(device, kind) or b""
+        self._answer(200 if found else 204, found)
 
     def _send(self, data: bytes, start: int, digest: str) -> None:
         faults = self.fleet.faults

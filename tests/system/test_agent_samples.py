@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from click.testing import CliRunner
 
-from device_agent.config import SamplesConfig
+from device_agent.config import LinkConfig, SamplesConfig
 from device_agent.outbox import egress
 from edge_sdk import messages
 from edge_sdk.cli import edge
@@ -48,6 +48,20 @@ def test_rows_are_sent_as_asked_and_allowed_and_the_ledger_tells_of_each(tmp_pat
     assert {"telemetry", "report", "sample"} <= kinds.keys()
     assert kinds["sample"].messages >= 3
     assert kinds["sample"].bytes > 3 * 64
+
+
+def test_a_command_reaches_a_device_without_mqtt(tmp_path):
+    with FleetServer() as fleet:
+        link = LinkConfig(server=fleet.url, http_after_seconds=0.3, poll_seconds=0.2)
+        consent = SamplesConfig(models=("quarters",))
+        given = config(tmp_path, fleet.url, samples=consent, link=link)
+        fleet.commands[DEVICE] = wish(fleet, 1)
+        fleet.stop_mqtt()
+        with running(given, fleet.token):
+            eventually(lambda: fleet.last(DEVICE), "first report", 30)
+            fleet.order(DEVICE, tiny_bundle(fleet.publisher))
+            eventually(lambda: len(fleet.bodies(DEVICE, messages.Sample)) == 3, "samples", 60)
+        assert {one.data for one in fleet.bodies(DEVICE, messages.Sample)} == {b""}
 
 
 def test_a_forged_command_sends_nothing(tmp_path):
