@@ -1,7 +1,9 @@
 """The agent's loop against a bare set_tensor / invoke / get_tensor loop on the same model.
 
 The agent's side is everything that `edge agent run` does with a row: schema check, preprocessing,
-quantising, the window, its sketches and the outbox's commit. Both sides run in turn in one process.
+quantising, the window, its sketches and the outbox's commit. Both sides run in turn in one process,
+and are compared by processor time, of all threads, so that a neighbour's load hits neither: on one
+core that is the throughput.
 """
 
 import json
@@ -23,7 +25,7 @@ from device_agent.sources import Taken
 from edge_sdk.channels import Array, Preprocessing
 from edge_sdk.packing import packed
 
-SECONDS, WINDOW, PAIRS = 10.0, 10.0, 5
+SECONDS, WINDOW, PAIRS = 10.0, 5.0, 5
 
 
 class Plenty:
@@ -49,7 +51,7 @@ class Plenty:
 
 
 def agent_rate(model: Model, x: Array, seconds: float) -> float:
-    """Rows a second through the agent's loop; another thread sums its windows up and keeps them."""
+    """Rows a second of processor time; another thread sums the windows up and keeps them."""
     windows: queue.SimpleQueue[Closed | None] = queue.SimpleQueue()
     source, stop = Plenty(x), threading.Event()
     with tempfile.TemporaryDirectory() as folder:
@@ -66,16 +68,19 @@ def agent_rate(model: Model, x: Array, seconds: float) -> float:
         keeper.start()
         inference = Inference(source, WINDOW, time.monotonic, windows.put)
         inference.switch(model)
-        begun = time.perf_counter()
+        until = time.monotonic() + WINDOW  # the first window of a process learns the rate
+        while time.monotonic() < until:
+            inference.turn()
+        begun, given = time.process_time(), source.given
         threading.Timer(seconds, stop.set).start()
         inference.run(stop)
         windows.put(None)
         keeper.join()
-        return source.given / (time.perf_counter() - begun)
+        return (source.given - given) / (time.process_time() - begun)
 
 
 def bare_rate(model: Model, x: Array, seconds: float) -> float:
-    """Rows a second with nothing but the three calls, on rows that are prepared already."""
+    """The same with nothing but the three calls, on rows that are prepared already."""
     bare = model.interpreter
     rows = list(bare.prepare(x))
     interpreter, inward, outward = bare._interpreter, bare._in, bare._out
@@ -84,18 +89,18 @@ def bare_rate(model: Model, x: Array, seconds: float) -> float:
         interpreter.invoke,
         interpreter.get_tensor,
     )
-    count, begun = 0, time.perf_counter()
-    while time.perf_counter() - begun < seconds:
+    count, begun, until = 0, time.process_time(), time.perf_counter() + seconds
+    while time.perf_counter() < until:
         for row in rows:
             set_tensor(inward, row)
             invoke()
             get_tensor(outward)
         count += len(rows)
-    return count / (time.perf_counter() - begun)
+    return count / (time.process_time() - begun)
 
 
 def compare(model: Model, x: Array) -> tuple[float, float]:
-    """Median ratio of throughput, agent over bare, and the bare loop's microseconds a row."""
+    """Median ratio of rows a second, agent over bare, and the bare loop's microseconds a row."""
     ratios, bare = [], []
     for _ in range(PAIRS):
         one = bare_rate(model, x, SECONDS / 2)
@@ -124,7 +129,7 @@ def main() -> None:
     model, x, name = resnet()
     large, large_us = compare(model, x)
     small_x = np.random.default_rng(0).normal(0, 1, (512, 64)).astype(np.float32)
-    small, small_us = compare(watched(dense(64, 1100, 10), small_x, Preprocessing()), small_x)
+    small, small_us = compare(watched(dense(64, 700, 10), small_x, Preprocessing()), small_x)
     result = {
         "name": "agent-loop",
         "value": round(large, 3),
@@ -133,7 +138,7 @@ def main() -> None:
         "against": "a bare set_tensor/invoke/get_tensor loop (at least 0.97; 0.5 for the small)",
         "detail": f"median of {PAIRS} pairs: {name} ({large_us:.0f} us bare) {large:.3f}, "
         f"64 columns and 10 classes ({small_us:.1f} us bare) {small:.3f}; every row watched, "
-        f"windows of {WINDOW:.0f} s summed up and stored by another thread",
+        f"windows of {WINDOW:.0f} s summed up and stored by another thread; after the first window",
     }
     print(json.dumps(result))
 

@@ -14,6 +14,7 @@ from edge_sdk.messages import Window
 from edge_sdk.sketch import Floats, sketch_all
 
 RAW_BYTES = 4 * 1024 * 1024  # raw rows held at a time; large images are summed up in portions
+CACHE_BYTES = 128 * 1024  # and so much at once, as what is computed of them fits a core's cache
 PORTION = 4096  # answers held at a time
 # Inputs of a window that are looked at, evenly spread; all answers are. More would cost a fast
 # model its speed and tell nothing: the shares of 2,048 rows are known to one point.
@@ -46,7 +47,7 @@ class Gathered:
             self._raw_bytes += chosen.nbytes
             self._looked_at += len(chosen)
         if self._looked_at >= INPUTS:  # only in a first, or a much busier, window
-            self._stride, self._looked_at = 2 * self._stride, 0
+            self._stride, self._looked_at = 4 * self._stride, 0
         if self._raw_bytes >= RAW_BYTES:
             self._sum_up_inputs()
         if self._waiting >= PORTION:
@@ -63,10 +64,14 @@ class Gathered:
         return {n: v[0] if len(v) == 1 else np.concatenate(v) for n, v in found.items()}
 
     def _sum_up_inputs(self) -> None:
-        if self._raw:
-            raw = np.concatenate(self._raw)
-            self._columns.append(input_channels(self._model.manifest.input, raw))
-            self._raw.clear()
+        schema, part, size = self._model.manifest.input, [], 0
+        for number, rows in enumerate(self._raw, 1):
+            part.append(rows)
+            size += rows.nbytes
+            if size >= CACHE_BYTES or number == len(self._raw):
+                self._columns.append(input_channels(schema, np.concatenate(part)))
+                part, size = [], 0
+        self._raw.clear()
         self._raw_bytes = 0
 
     def _sum_up_outputs(self) -> None:

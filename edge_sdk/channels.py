@@ -180,11 +180,16 @@ def _picture_channels(grey: NDArray[np.float32]) -> dict[str, Floats]:
 
 def output_channels(probabilities: Floats) -> dict[str, Floats]:
     """Channels `output.*` of class probabilities (n, classes): class, confidence, margin."""
-    ordered = np.sort(probabilities, axis=1)
+    rows = np.arange(len(probabilities))
+    best = probabilities.argmax(axis=1)
+    confidence = probabilities[rows, best]
+    others = probabilities.copy()
+    others[rows, best] = -np.inf  # cheaper than sorting every row
+    second = others.max(axis=1) if others.shape[1] > 1 else np.zeros(len(rows))
     return {
-        "output.class": probabilities.argmax(axis=1).astype(np.float64),
-        "output.confidence": ordered[:, -1],
-        "output.margin": ordered[:, -1] - ordered[:, -2],
+        "output.class": best.astype(np.float64),
+        "output.confidence": confidence,
+        "output.margin": confidence - second,
     }
 
 
