@@ -242,7 +242,7 @@ class ServerProcess:
         self.output = ""
         self._reader = threading.Thread(target=self._read, daemon=True)
         self._reader.start()
-        until(lambda: self._up() or self.process.poll() is not None, 30)
+        until(lambda: self._up() or self.process.poll() is not None, 90)
         self.where = read_running(data_dir)
         assert self.where is not None, self.output
 
