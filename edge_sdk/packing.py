@@ -46,7 +46,10 @@ def unpacked(window: Window, baseline: Baseline) -> Window:
     """
     if not window.packed:
         return window
-    found = _scatter(_decode(window.packed), _reference(baseline))
+    try:
+        found = _scatter(_decode(window.packed), _reference(baseline))
+    except OverflowError as error:
+        raise FormatError(f"packed sketches hold numbers beyond measure: {error}") from error
     channels = {**window.channels, **found}
     named = window.edges_id or baseline.edges_id  # the digest names it already
     return msgspec.structs.replace(window, channels=channels, packed=b"", edges_id=named)
@@ -279,17 +282,18 @@ def _parse(head: _Head, body: bytes) -> _Arrays:
         _spread(_unzigzag(part) + median, numeric)
         for part, (_, median) in zip(parts[-MOMENTS:], head.moments, strict=True)
     )
-    return _Arrays(
-        place=np.cumsum(head.place),
-        bins=sizes,
-        numeric=numeric,
-        missing=np.array(head.missing, np.int64),
-        counts=counts,
-        mean=np.sinh(mean / FINE),
-        sd=np.where(sd == NOTHING, 0.0, np.exp(sd / FINE)),
-        low=np.sinh(low / COARSE),
-        high=np.sinh(high / COARSE),
-    )
+    with np.errstate(over="ignore"):  # infinite extremes are refused by whoever counts them
+        return _Arrays(
+            place=np.cumsum(head.place),
+            bins=sizes,
+            numeric=numeric,
+            missing=np.array(head.missing, np.int64),
+            counts=counts,
+            mean=np.sinh(mean / FINE),
+            sd=np.where(sd == NOTHING, 0.0, np.exp(sd / FINE)),
+            low=np.sinh(low / COARSE),
+            high=np.sinh(high / COARSE),
+        )
 
 
 def _counts(size: int, closed: slice, rows: Ints, numbers: Ints, others: Ints) -> Ints:
