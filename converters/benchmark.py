@@ -1,6 +1,6 @@
 """`edge benchmark`: how fast models really are on this machine, side by side.
 
-What was measured on a fleet's devices is on the server's pages; a profile's figure is an estimate.
+What devices of the fleet measured comes from the server; a profile's figure is an estimate.
 """
 
 import tempfile
@@ -19,7 +19,6 @@ from edge_sdk.errors import InvalidInputError
 from edge_sdk.formats import to_json
 from edge_sdk.interpreter import LiteRt
 
-_FILE = click.Path(path_type=Path)
 _ROWS, _MOST, _SEED = 64, 200, 1
 
 
@@ -92,16 +91,8 @@ def fastest(models: tuple[Timed, ...]) -> str | None:
     return first.file if sure else None
 
 
-@click.command()
-@click.argument("files", type=_FILE, nargs=-1, required=True)
-@click.option("--data", type=_FILE, help="Rows, as `edge convert` takes them; else noise.")
-@click.option("--key", type=_FILE, help="Public key (.pub) of bundles.")
-@click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
-def benchmark(
-    files: tuple[Path, ...], data: Path | None, key: Path | None,
-    as_json: bool,  # noqa: FBT001 - click hands it over by name
-) -> None:  # fmt: skip
-    """Latency (one thread, one row) and memory of models in LiteRT on this machine."""
+def here(files: tuple[Path, ...], data: Path | None, key: Path | None, *, as_json: bool) -> None:
+    """Measure models and print what came out; raises as `timed` and `verify.subject` do."""
     rows = None if data is None else read(data, labelled=False).x
     subjects = [(path, subject(path, Preprocessing(), "classification", key)) for path in files]
     models = tuple(timed(path, one, rows) for path, one in subjects)

@@ -73,6 +73,8 @@ def serve(
                 reply = _carry_out(model, request)
         except UnreadableModelError as error:
             reply = Failed(str(error))
+        except MemoryError:
+            reply = Failed(f"it needs more than its memory limit of {_limit() / 2**20:,.0f} MiB")
         except Exception as error:  # noqa: BLE001 - converters raise anything; the reply says it
             reply = Failed(first_line(error))
         replies.write(msgspec.json.encode(reply) + b"\n")
@@ -94,12 +96,16 @@ def _carry_out(model: Loaded, request: Score | Convert | Describe) -> Done:
 
 def converse(load: Callable[[Path], Loaded], tools: tuple[str, ...]) -> None:
     """Keep stdout for replies alone: what libraries print goes to stderr. Memory is limited."""
-    limit = int(os.environ.get(MEMORY, "0"))
-    if limit:
+    if limit := _limit():
         resource.setrlimit(resource.RLIMIT_DATA, (limit, limit))
     replies = os.fdopen(os.dup(1), "wb")
     os.dup2(2, 1)
     serve(load, tools, sys.stdin.buffer, replies)
+
+
+def _limit() -> int:
+    """Bytes that this worker may take; 0 where nobody limits it."""
+    return int(os.environ.get(MEMORY, "0"))
 
 
 def first_line(error: BaseException) -> str:

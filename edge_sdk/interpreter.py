@@ -80,7 +80,8 @@ class LiteRt:
             )
             self._interpreter.allocate_tensors()
         except (ValueError, RuntimeError) as error:
-            raise NotConvertibleError(f"LiteRT does not load the model: {error}") from error
+            said = " ".join(str(error).split())
+            raise NotConvertibleError(f"LiteRT does not load the model: {said}") from error
         self.family: KernelFamily = family
         self._delegate = delegate
         self._preprocessing, self._reconstructs = preprocessing, reconstructs

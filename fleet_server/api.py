@@ -10,6 +10,7 @@ from edge_sdk.errors import InvalidInputError
 from fleet_server.answers import NotFoundError, answer, read_body, read_json
 from fleet_server.api_alerts import alert_routes
 from fleet_server.api_drift import drift_routes
+from fleet_server.api_latency import latency_routes
 from fleet_server.api_people import people_routes
 from fleet_server.api_rollouts import rollout_routes, version_routes
 from fleet_server.api_samples import sample_routes
@@ -45,6 +46,7 @@ def operator_router(parts: Parts) -> APIRouter:
     _changing(router, parts)
     alert_routes(router, parts)
     drift_routes(router, parts)
+    latency_routes(router, parts)
     sample_routes(router, parts)
     people_routes(router, parts)
     webhook_routes(router, parts)

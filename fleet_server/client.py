@@ -40,6 +40,7 @@ from fleet_server.api_types import (
     UserRow,
 )
 from fleet_server.drift_views import DriftReport
+from fleet_server.field_latency import FieldLatency
 from fleet_server.labels import Label
 from fleet_server.sample_views import SampleRow
 from fleet_server.views import (
@@ -111,6 +112,9 @@ class Client:
 
     def device(self, device: str) -> DeviceRow:
         return self._get(f"devices/{_part(device)}", DeviceRow)
+
+    def latency(self, device: str) -> list[FieldLatency]:
+        return self._get(f"devices/{quote(device, safe='')}/latency", list[FieldLatency])
 
     def bundles(self) -> list[VersionRow]:
         return self._get("bundles", list[VersionRow])

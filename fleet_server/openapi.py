@@ -38,6 +38,7 @@ from fleet_server.api_types import (
     UserRow,
 )
 from fleet_server.drift_views import DriftReport
+from fleet_server.field_latency import FieldLatency
 from fleet_server.labels import Label
 from fleet_server.sample_views import SampleRow
 from fleet_server.views import AlertRow, DeviceRow, Overview, RolloutRow, VersionRow
@@ -55,6 +56,7 @@ _KINDS = (
     Created,
     DevicePage,
     DeviceRow,
+    FieldLatency,
     DriftReport,
     EnrolAnswer,
     EnrolRequest,

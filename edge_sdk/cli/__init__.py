@@ -21,9 +21,9 @@ COMMANDS = {
     "alert": ("fleet_server.cli.alerts:alert", "server", "What needs a person's eye."),
     "audit": ("fleet_server.cli.people:audit", "server", "Who did what."),
     "benchmark": (
-        "converters.benchmark:benchmark",
-        "convert",
-        "How fast are models on this machine?",
+        "edge_sdk.cli.benchmarks:benchmark",
+        "",
+        "How fast are models really?",
     ),
     "card": ("converters.cards:card", "convert", "A bundle's model card."),
     "convert": ("converters.cli:convert", "convert", "The best TFLite model for a board, signed."),

@@ -164,6 +164,18 @@ class Telemetry(Database):
                 found.setdefault(row["device"], []).append(WindowRecord(**row))
         return found
 
+    def windows_of(self, device: str, most: int) -> list[Window]:
+        """The content of a device's last windows, newest first."""
+        table = tables.windows
+        wanted = (
+            select(table.c.body)
+            .where(table.c.device == device)
+            .order_by(table.c.id.desc())
+            .limit(most)
+        )
+        with self._read() as c:
+            return [from_msgpack(Window, row.body, "a stored window") for row in c.execute(wanted)]
+
     def window_bodies(self, after: int) -> Iterator[StoredWindow]:
         """The content of the windows stored since the one with id `after`, in order."""
         table = tables.windows

@@ -1,7 +1,10 @@
 """The HTTP side of a real server process: who gets in, what is refused in which words."""
 
 import json
+import os
 import re
+import subprocess
+import sys
 
 import httpx2
 import msgspec
@@ -223,3 +226,17 @@ def test_the_overview_shows_what_joined(fleet, device, digest):
     assert device.name in {row.id for row in seen.devices}
     assert digest in {row.digest for row in seen.versions}
     assert seen.headline
+
+
+def test_a_device_s_latency_is_told_once_it_reported_some(fleet, device, server):
+    assert fleet.latency("pi-1") == []
+    with pytest.raises(InvalidInputError, match="there is no device 'pi-99'"):
+        fleet.latency("pi-99")
+    command = [sys.executable, "-m", "edge_sdk.cli", "benchmark", "--server", server.where.url]
+    known = {**os.environ, "EDGE_TOKEN": read_admin_token(server.data_dir)}
+    told = subprocess.run([*command, "--device", "pi-1"], env=known, capture_output=True, text=True)
+    assert told.stdout == "pi-1 has reported no answers yet\n", told.stderr
+    both = subprocess.run([*command, "x", "--device", "pi-1"], env=known, capture_output=True,
+                          text=True)  # fmt: skip
+    assert (both.returncode, both.stdout) == (2, "")
+    assert "give FILES to measure here, or --device" in both.stderr
