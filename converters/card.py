@@ -71,8 +71,8 @@ def _use(manifest: Manifest) -> str:
     what = {
         "classification": f"Sorts one {raw.kind} of {shape} raw values into "
         f"{len(manifest.labels)} classes",
-        "regression": f"Tells {manifest.answer_width} numbers of one {raw.kind} of {shape} raw "
-        "values",
+        "regression": f"Tells {manifest.answer_width} target values of one {raw.kind} of {shape} "
+        "raw values",
         "anomaly": f"Tells how far one {raw.kind} of {shape} raw values is from normal",
     }[manifest.task]
     return (

@@ -7,6 +7,8 @@ import numpy as np
 import tf_keras
 from numpy.typing import NDArray
 
+from converters.steps import Prune
+
 BLOCK = 4
 _PRUNED = (tf_keras.layers.Dense, tf_keras.layers.Conv1D, tf_keras.layers.Conv2D)
 
@@ -70,14 +72,21 @@ class Masking(tf_keras.callbacks.Callback):  # type: ignore[misc]
 
 
 class Thinning(Masking):
-    """Blocks of weights leave on a cubic schedule (Zhu and Gupta 2017), then stay away."""
+    """The smallest blocks leave on a cubic schedule (Zhu and Gupta 2017), then stay away.
 
-    def __init__(
-        self, weights: list[Any], sparsity: float, steps: int, updates: int, *, at_once: bool
-    ) -> None:
+    Args:
+        weights: what is thinned.
+        step: how far, and whether at once.
+        steps: batches until then.
+        updates: how often more leave.
+    """
+
+    def __init__(self, weights: list[Any], step: Prune, steps: int, updates: int) -> None:
         super().__init__(weights, {w.name: np.ones(w.shape, np.float32) for w in weights})
-        self._sparsity, self._steps = sparsity, max(steps, 1)
-        self._every, self._at_once, self._done = max(1, steps // updates), at_once, 0
+        self._sparsity, self._steps = step.sparsity, max(steps, 1)
+        self._block = BLOCK if step.pattern == "block" else 1
+        self._every, self._at_once = max(1, steps // updates), step.schedule == "constant"
+        self._done = 0
 
     def on_train_batch_end(self, batch: int, logs: object = None) -> None:
         self._done += 1
@@ -86,5 +95,5 @@ class Thinning(Masking):
         ):
             left = 0.0 if self._at_once else 1 - self._done / self._steps
             share = self._sparsity * (1 - left**3)
-            self._masks = {w.name: smallest(w.numpy(), share, BLOCK) for w in self._weights}
+            self._masks = {w.name: smallest(w.numpy(), share, self._block) for w in self._weights}
         super().on_train_batch_end(batch, logs)

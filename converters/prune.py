@@ -7,7 +7,7 @@ from typing import Any
 
 import tensorflow_model_optimization as tfmot
 
-from converters.finetune import Lesson, devices, fit, trainable_copy
+from converters.finetune import Lesson, UntrainableError, devices, fit, trainable_copy
 from converters.loading import Source, from_tf_keras
 from converters.masks import PruneError, Thinning, weights_to_prune, zeros
 from converters.steps import Prune
@@ -27,15 +27,14 @@ def prune(source: Source, step: Prune, lesson: Lesson) -> Source:
         model = trainable_copy(source)
         weights = weights_to_prune(model)
     rising = lesson.steps * max(step.epochs - 1, 1)
-    if step.pattern == "block":
-        thinning = Thinning(
-            weights, step.sparsity, rising, _UPDATES, at_once=step.schedule == "constant"
-        )
+    if lesson.parallel and step.pattern == "2:4":
+        raise UntrainableError("two of every four can't be pruned by tf.distribute")
+    if lesson.parallel or step.pattern == "block":  # tfmot's wrappers do not run on replicas
+        thinning = Thinning(weights, step, rising, _UPDATES)
         fit(model, lesson, step.epochs, step.learning_rate, [thinning])
         pruned = model
     else:
-        with devices(lesson):
-            wrapped = _wrapped(model, step, rising)
+        wrapped = _wrapped(model, step, rising)
         fit(wrapped, lesson, step.epochs, step.learning_rate, [_sparsity.UpdatePruningStep()])
         pruned = _sparsity.strip_pruning(wrapped)
     reached = zeros(pruned)

@@ -46,11 +46,11 @@ class Workshop:
         self.model = model
         self.foreman = Foreman(folder / f"{model}.h5", folder / f"{model}.log")
 
-    def make(self, words):
+    def make(self, words, *, parallel=False):
         """The .tflite of a recipe, and the feature steps it takes."""
         out = self.folder / f"{self.model}.tflite"
         rows = [str(self.folder / f"{self.model}-{name}.npy") for name in ("calibration", "x", "y")]
-        done = self.foreman.ask(Convert(recipe_named(words), *rows, str(out)))
+        done = self.foreman.ask(Convert(recipe_named(words), *rows, str(out), parallel=parallel))
         return out.read_bytes(), done.features
 
     def accuracy(self, model, features=()):
@@ -133,6 +133,15 @@ def test_patterns_of_pruning_are_in_the_file(shops):
         assert 0.45 < gone.mean() < 0.6
     at_once, _ = shop.make("pruned-int8:epochs=1,schedule=constant")
     assert share_of_zeros(at_once) > 0.45
+
+
+def test_training_is_distributed_when_told(shops):
+    shop = shops["wide"]
+    model, _ = shop.make("pruned-int8:sparsity=0.6,epochs=2", parallel=True)
+    assert share_of_zeros(model) > 0.58
+    assert shop.accuracy(model) > 0.9
+    with pytest.raises(CannotConvertError, match="be pruned by tf"):
+        shop.make("pruned-2-4-int8:epochs=1", parallel=True)
 
 
 def test_low_rank_puts_two_layers_in_place_of_one(shops):
