@@ -16,7 +16,7 @@ TASKS = {
     "image": "classification", "keyword": "classification", "table": "regression",
     "anomaly": "anomaly", "series": "classification",
 }  # fmt: skip
-EPOCHS = {"image": 12, "keyword": 8, "table": 60, "anomaly": 40, "series": 8}
+EPOCHS = {"image": 12, "keyword": 16, "table": 60, "anomaly": 40, "series": 8}
 
 
 def data(kind: str) -> Data:
@@ -104,9 +104,9 @@ def _model(kind: str) -> object:
             for _ in range(2):
                 parts += [
                     layers.DepthwiseConv2D(3, padding="same", use_bias=False),
-                    layers.BatchNormalization(), layers.ReLU(),
+                    layers.BatchNormalization(momentum=0.9), layers.ReLU(),
                     layers.Conv2D(24, 1, use_bias=False),
-                    layers.BatchNormalization(), layers.ReLU(),
+                    layers.BatchNormalization(momentum=0.9), layers.ReLU(),
                 ]  # fmt: skip
             parts += [layers.GlobalAveragePooling2D(), layers.Dense(4, activation="softmax")]
         case "table":
