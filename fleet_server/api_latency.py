@@ -16,6 +16,6 @@ def latency_routes(router: APIRouter, parts: Parts) -> None:
     @router.get("/devices/{device}/latency", responses=gives(tuple[FieldLatency, ...]))
     def latency(device: str) -> Response:
         """How long each model's answers took on a device, in its newest windows."""
-        if device not in {one.id for one in parts.store.devices()}:
+        if parts.store.device(device) is None:
             raise NotFoundError(f"there is no device {device[:40]!r}")
         return answer(field_latency(device, parts.store.windows_of(device, WINDOWS)))
