@@ -18,4 +18,4 @@ def latency_routes(router: APIRouter, parts: Parts) -> None:
         """How long each model's answers took on a device, in its newest windows."""
         if parts.store.device(device) is None:
             raise NotFoundError(f"there is no device {device[:40]!r}")
-        return answer(field_latency(device, parts.store.windows_of(device, WINDOWS)))
+        return answer(field_latency(device, parts.store.contents_of(device, WINDOWS)))

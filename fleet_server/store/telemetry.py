@@ -164,7 +164,7 @@ class Telemetry(Database):
                 found.setdefault(row["device"], []).append(WindowRecord(**row))
         return found
 
-    def windows_of(self, device: str, most: int) -> list[Window]:
+    def contents_of(self, device: str, most: int) -> list[Window]:
         """The content of a device's last windows, newest first."""
         table = tables.windows
         wanted = (
