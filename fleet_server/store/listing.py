@@ -51,13 +51,11 @@ class Listing(Telemetry):
             return {row[0]: row[1] for row in c.execute(query)}
 
     def profiles_and_models(self) -> tuple[list[str], list[str]]:
-        """What devices can be filtered by."""
-        table = tables.devices
+        """What devices can be filtered by: that for which there are bundles."""
+        table = tables.bundles
         with self._read() as c:
             profiles = c.execute(select(table.c.profile).distinct().order_by(table.c.profile))
-            models = c.execute(
-                select(tables.bundles.c.model).distinct().order_by(tables.bundles.c.model)
-            )
+            models = c.execute(select(table.c.model).distinct().order_by(table.c.model))
             return list(profiles.scalars()), list(models.scalars())
 
     def windows_of(self, device: str, limit: int) -> list[WindowRecord]:

@@ -138,10 +138,8 @@ class Telemetry(Database):
         with self._read() as c:
             return [WindowRecord(**row) for row in c.execute(wanted).mappings()]
 
-    def recent_windows(
-        self, each: int = 10, devices: Sequence[str] | None = None
-    ) -> dict[str, list[WindowRecord]]:
-        """The numbers of every device's last `each` windows, newest first; or of some devices'."""
+    def recent_windows(self, each: int = 10) -> dict[str, list[WindowRecord]]:
+        """The numbers of every device's last `each` windows, newest first."""
         table = tables.windows
         other = table.alias()
         newest = (
@@ -156,8 +154,6 @@ class Telemetry(Database):
             .select_from(tables.devices.join(table, table.c.id.in_(newest)))
             .order_by(table.c.id.desc())
         )
-        if devices is not None:
-            wanted = wanted.where(tables.devices.c.id.in_(devices))
         found: dict[str, list[WindowRecord]] = {}
         with self._read() as c:
             for row in c.execute(wanted).mappings():

@@ -1,0 +1,102 @@
+"""How much slower each list gets when the fleet is ten times as large.
+
+Two SQLite databases with 1,000 and 10,000 devices and 30 days of history (a window and an event a
+day each, the audit log with them); every list is asked in turn, from both, in one process.
+"""
+
+import json
+import logging
+import statistics
+import tempfile
+import time
+from pathlib import Path
+
+from starlette.testclient import TestClient
+
+from fleet_server.records import DeviceRecord, NewEvent, NewWindow
+from tests.server_side import NOW, Backend
+
+LISTS = (
+    "/devices",
+    "/devices?site=north",
+    "/devices/d-00500",
+    "/models",
+    "/audit",
+    "/audit?target=r1",
+)
+SIZES, DAYS, TIMES, DAY = (1_000, 10_000), 30, 15, 86_400.0
+
+
+def fill(back: Backend, devices: int) -> None:
+    """Devices with a window and an event a day."""
+    store, bundle = back.store, back.bundle
+    names = [f"d-{number:05}" for number in range(devices)]
+    with store.transaction():
+        for number, name in enumerate(names):
+            store.add_device(
+                DeviceRecord(
+                    id=name, public="00", profile="raspberry-pi-4", enrolled_at=NOW - 30 * DAY,
+                    labels={"site": ("north", "south", "east")[number % 3]}, last_seen=NOW,
+                    running_model="digits", running_version="1", running_digest=bundle.digest,
+                    phase="confirmed",
+                )
+            )  # fmt: skip
+        for day in range(DAYS):
+            at = NOW - (DAYS - day) * DAY
+            store.add_windows(window(name, day + 1, at, bundle.digest) for name in names)
+            store.add_device_events(
+                NewEvent(at=at, device=name, boot="b", seq=1000 + day, name="started", detail="")
+                for name in names
+            )
+    for number in range(devices // 10):
+        store.add_audit(NOW, "ann", "did", f"r{number % 50}", "")
+
+
+def window(device: str, seq: int, at: float, digest: str) -> NewWindow:
+    return NewWindow(
+        device=device, boot="b", seq=seq, received_at=at, wall=at, model="digits", version="1",
+        digest=digest, edges_id="e", seconds=60.0, rows=100, errors=0, skew=0,
+        confidence_mean=0.9, confidence_rows=100, latency_mean=3.0, body=b"",
+    )  # fmt: skip
+
+
+def main() -> None:
+    logging.disable()
+    with tempfile.TemporaryDirectory() as name:
+        clients = {}
+        for size in SIZES:
+            back = Backend(Path(name) / str(size))
+            fill(back, size)
+            app, parts = back.application()
+            client = TestClient(app)
+            client.cookies.set("edge_session", parts.guard.open_session("console"))
+            clients[size] = client
+        took: dict[str, dict[int, list[float]]] = {path: {s: [] for s in SIZES} for path in LISTS}
+        for path in LISTS:
+            for _ in range(TIMES):
+                for size, client in clients.items():
+                    began = time.perf_counter()
+                    client.get(path).raise_for_status()
+                    took[path][size].append(time.perf_counter() - began)
+    middle = {p: {s: statistics.median(t) for s, t in by.items()} for p, by in took.items()}
+    ratios = {path: by[SIZES[1]] / by[SIZES[0]] for path, by in middle.items()}
+    worst = max(ratios, key=lambda path: ratios[path])
+    told = ", ".join(
+        f"{path} {1000 * by[SIZES[1]]:.0f} over {1000 * by[SIZES[0]]:.0f} ms"
+        for path, by in middle.items()
+    )
+    result = {
+        "name": "pages-growth",
+        "value": round(ratios[worst], 2),
+        "unit": "x",
+        "better": "lower",
+        "against": f"the same list at {SIZES[0]:,} devices (at most 1.5)",
+        "detail": (
+            f"{SIZES[1]:,} devices, {DAYS} days; the worst is {worst}; medians of {TIMES}: {told}"
+        ),
+    }
+    print(json.dumps(result))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,1 @@
+"""A package by name, since a dependency (gmqtt) installs another one called so."""
