@@ -2,8 +2,9 @@
 
 A quarter of the devices are canaries and confirmed; every device sent windows before and after.
 Before each timed tick every 20th canary has sent one more window and 20 canaries reported
-something new, so the tick reads the fleet, judges seven gates, and writes what changed. SQLite and
-PostgreSQL, the latter if it is installed; the ratio of their median ticks is the value.
+something new, so the tick reads the fleet, judges seven gates, and writes what changed. Drift is
+left out: the windows are of edges that no bundle has. Both sizes take turns, so that a busy machine
+slows both. SQLite and PostgreSQL, if it is installed; the larger ratio of medians is the value.
 """
 
 import json
@@ -33,7 +34,8 @@ from tests.postgres import missing, postgres
 
 SIZES = (10_000, 100_000)
 START = 1_800_000_000.0
-PAST, NOW, TICKS, BATCH = 3, 2, 5, 5000
+PAST, NOW, TICKS, BATCH = 2, 2, 5, 5000
+NO_EDGES = "none"
 MEASURES = msgspec.msgpack.encode(Measures(memory=50_000_000, classes=(30, 30)))
 
 
@@ -118,7 +120,7 @@ class Fleet:
             model="digits",
             version=version,
             digest=bundle.digest,
-            edges_id=bundle.edges_id,
+            edges_id=NO_EDGES,
             seconds=60.0,
             rows=60,
         )
@@ -135,7 +137,7 @@ class Fleet:
                     model="digits",
                     version=version,
                     digest=bundle.digest,
-                    edges_id=bundle.edges_id,
+                    edges_id=NO_EDGES,
                     seconds=60.0,
                     rows=60,
                     errors=0,
@@ -208,12 +210,12 @@ def main() -> None:
     medians: dict[str, list[float]] = {}
     with tempfile.TemporaryDirectory() as folder, places(Path(folder)) as found:
         for kind, wheres in found.items():
-            for where, size in zip(wheres, SIZES, strict=True):
-                fleet = Fleet(where, size)
-                times = [fleet.tick(number) for number in range(TICKS)]
+            fleets = [Fleet(where, size) for where, size in zip(wheres, SIZES, strict=True)]
+            turns = [[fleet.tick(number) for fleet in fleets] for number in range(TICKS)]
+            medians[kind] = [statistics.median(times) for times in zip(*turns, strict=True)]
+            for fleet in fleets:
                 fleet.store.close()
-                medians.setdefault(kind, []).append(statistics.median(times))
-                print(f"{kind}, {size:,} devices: {medians[kind][-1]:.2f} s a tick", flush=True)
+            print(kind, [f"{median:.2f} s" for median in medians[kind]], flush=True)
     ratios = {kind: big / small for kind, (small, big) in medians.items()}
     told = "; ".join(
         f"{kind} {small:.2f} s and {big:.2f} s, x{ratios[kind]:.1f}"

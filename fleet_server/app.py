@@ -164,7 +164,8 @@ class Server:
         def command(device: str, envelope: bytes) -> None:  # from any thread
             loop.call_soon_threadsafe(endpoint.publish, device, "command", envelope)
 
-        controller = Controller(store, keyring.director, order, settings.drift_past)
+        holder = f"{socket.gethostname()}:{settings.data_dir.resolve()}"
+        controller = Controller(store, keyring.director, order, settings.drift_past, holder)
         parts = Parts(
             store=store,
             keyring=keyring,

@@ -20,6 +20,7 @@ from fleet_server.web.fleet_pages import fleet_pages
 from fleet_server.web.frame import Frame
 from fleet_server.web.labelling import label_router
 from fleet_server.web.pages import overview_router
+from fleet_server.web.rollout_pages import rollout_router
 
 
 def make_app(parts: Parts, changes: Changes) -> FastAPI:
@@ -35,6 +36,7 @@ def make_app(parts: Parts, changes: Changes) -> FastAPI:
     app.include_router(entrance(frame, parts.guard, parts.store))
     app.include_router(fleet_pages(frame, parts, required))
     app.include_router(overview_router(frame, parts.look, changes.rings, required))
+    app.include_router(rollout_router(frame, parts, required))
     app.include_router(drift_router(frame, parts, required))
     app.include_router(label_router(frame, parts, required))
 

@@ -16,6 +16,7 @@ from edge_sdk.packing import unpacked
 from edge_sdk.sketch import Sketch
 from edge_sdk.topics import Upward
 from fleet_server import rollups
+from fleet_server.decay.accuracy import Calibration, calibration
 from fleet_server.evidence.measures import measures
 from fleet_server.plausible import why_not_event, why_not_report, why_not_window
 from fleet_server.records import (
@@ -67,6 +68,7 @@ class _Sorted(msgspec.Struct):
     poison: list[Poison] = []
     samples: list[SampleRecord] = []
     asked: dict[str, int] = {}  # the number of each device's last command
+    calibrations: dict[str, Calibration | None] = {}  # by digest
 
 
 def commit(store: Store, batch: Sequence[Arrived | Seen], bundles: Bundles) -> dict[Key, int]:
@@ -118,7 +120,8 @@ def _sort(item: Arrived, sealed: Sealed, place: int, bundles: Bundles, out: _Sor
         case Window() as sent:
             window, reason = _legible(sent, bundles(sent.digest))
             if not reason:
-                out.windows.append(_window(item, sealed, window))
+                measured = measures(window, _calibration(bundles(sent.digest), out))
+                out.windows.append(_window(item, sealed, window, measured))
                 out.contents.append(window)
         case Event() as event:
             reason = why_not_event(event)
@@ -231,7 +234,16 @@ def _reported(device: DeviceRecord, place: int, sealed: Sealed, report: Report) 
     )
 
 
-def _window(item: Arrived, sealed: Sealed, window: Window) -> NewWindow:
+def _calibration(bundle: BundleRecord | None, out: _Sorted) -> Calibration | None:
+    """What a bundle's confidences promise; worked out once a batch."""
+    if bundle is None:
+        return None
+    if bundle.digest not in out.calibrations:
+        out.calibrations[bundle.digest] = calibration(bundle.baseline)
+    return out.calibrations[bundle.digest]
+
+
+def _window(item: Arrived, sealed: Sealed, window: Window, measured: bytes) -> NewWindow:
     confidence, latency = (
         _filled(window.channels.get(name)) for name in ("output.confidence", "latency_ms")
     )
@@ -253,7 +265,7 @@ def _window(item: Arrived, sealed: Sealed, window: Window) -> NewWindow:
         confidence_rows=confidence.rows if confidence else 0,
         latency_mean=latency.mean if latency else None,
         body=sealed.body if window is item.body else to_msgpack(window),
-        measures=measures(window),
+        measures=measured,
     )
 
 

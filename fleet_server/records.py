@@ -98,7 +98,7 @@ class AssignmentRecord(msgspec.Struct, frozen=True, kw_only=True):
     role: OrderRole = "serve"
 
 
-class WindowRecord(msgspec.Struct, frozen=True, kw_only=True):
+class WindowRecord(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """The numbers of one telemetry window; the sketches stay in its body.
 
     `measures` is what `evidence.measures` took out of that body.
@@ -219,7 +219,7 @@ class RolloutRecord(msgspec.Struct, frozen=True, kw_only=True):
     updated_at: float
 
 
-class StandingRecord(msgspec.Struct, frozen=True, kw_only=True):
+class StandingRecord(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """Where a device came to stand in a rollout, and when; `generation` is of its order there."""
 
     rollout: str
@@ -230,7 +230,7 @@ class StandingRecord(msgspec.Struct, frozen=True, kw_only=True):
     at: float
 
 
-class Seat(msgspec.Struct, frozen=True, kw_only=True):
+class Seat(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """What the controller needs to know of one device, without its labels and its envelope.
 
     Attributes:

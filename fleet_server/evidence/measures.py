@@ -5,22 +5,25 @@ import math
 import msgspec
 
 from edge_sdk.messages import Comparison, Window
+from fleet_server.decay.accuracy import CLASSES as CLASSES_OF
+from fleet_server.decay.accuracy import CONFIDENCE, Calibration, estimate
 
 CLASSES = 64  # counted one by one; of a model with more, the rest fall together with the first ones
-TEMPERATURE = "hardware.temperature_c"
 
 
-class Measures(msgspec.Struct, frozen=True, array_like=True):
+class Measures(msgspec.Struct, frozen=True, array_like=True, gc=False):
     """Of one window.
 
     Attributes:
         memory: resident bytes of the process; 0 if not told.
-        temperature: mean degrees Celsius; None without a sensor.
+        temperature: of the hottest sensor, degrees Celsius; None without one.
         classes: answers by class.
         shadow: version of the model that ran beside; "" if none did.
         compared, disagreed: rows that both answered, and of them those with different classes.
         lead: the shadow's mean confidence minus the primary's, on those rows.
         slower: the shadow's mean latency over the primary's; 0 if not measured.
+        estimated: accuracy that the bundle's calibration expects of the window's confidences; None
+            if the bundle was made without one.
     """
 
     memory: int = 0
@@ -31,15 +34,19 @@ class Measures(msgspec.Struct, frozen=True, array_like=True):
     disagreed: int = 0
     lead: float = 0.0
     slower: float = 0.0
+    estimated: float | None = None
 
 
-def measures(window: Window) -> bytes:
-    """A window's measures as they are stored."""
-    heat, answers = (window.channels.get(name) for name in (TEMPERATURE, "output.class"))
+def measures(window: Window, known: Calibration | None = None) -> bytes:
+    """A window's measures as they are stored; `known` is its bundle's calibration."""
+    answers, confidence = (window.channels.get(name) for name in (CLASSES_OF, CONFIDENCE))
+    board = window.hardware
+    expected = estimate(known, confidence) if known and confidence else None
     found = Measures(
-        memory=window.rss_bytes,
-        temperature=heat.mean if heat and heat.rows else None,
+        memory=window.rss_bytes or (board.rss_bytes if board else 0),
+        temperature=board.temperature if board else None,
         classes=_folded(answers.counts) if answers else (),
+        estimated=expected.accuracy if expected else None,
     )
     if window.comparison and window.comparison.rows:
         found = _compared(found, window.comparison)

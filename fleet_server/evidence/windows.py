@@ -89,6 +89,10 @@ def _values(
                 _told([w.confidence_mean for w in windows]),
                 _floats([w.confidence_rows for w in windows]),
             ),
+            "estimated accuracy": (
+                _told([m.estimated for m in told]),
+                _floats([w.confidence_rows for w in windows]),
+            ),
             "latency": (_told([w.latency_mean for w in windows]), rows),
             "memory": (_floats([m.memory or np.nan for m in told]), ones),
             "temperature": (_told([m.temperature for m in told]), ones),

@@ -52,7 +52,7 @@ UNDER_WAY: tuple[Standing, ...] = ("ordered", "updating", "deferred")
 AWAITED: tuple[Standing, ...] = ("waiting", "offline", *UNDER_WAY)
 
 
-class Member(msgspec.Struct, frozen=True):
+class Member(msgspec.Struct, frozen=True, gc=False):
     """A device of a rollout, fixed before its start.
 
     Attributes:
@@ -68,7 +68,7 @@ class Member(msgspec.Struct, frozen=True):
     profile: str = ""
 
 
-class Device(msgspec.Struct, frozen=True, kw_only=True):
+class Device(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """What the fleet knows of one member.
 
     Attributes:
@@ -203,6 +203,8 @@ class Rollout(msgspec.Struct, frozen=True, kw_only=True):
     @property
     def able(self) -> tuple[Member, ...]:
         """The devices that can take the version at all."""
+        if all(m.possible for m in self.members):  # nearly always, and asked for often
+            return self.members
         return tuple(m for m in self.members if m.possible)
 
     @property

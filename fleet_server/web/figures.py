@@ -9,6 +9,7 @@ from datetime import UTC, datetime
 
 import msgspec
 
+from fleet_server.evidence.gates import MEASURES
 from fleet_server.views import DeviceRow, GateRow, Overview
 
 COLOURS = 6
@@ -70,12 +71,13 @@ def points(share: float) -> str:
 
 
 def change(metric: str, value: float | None) -> str:
-    """A gate's number in its metric's unit; latency comes as the logarithm of a ratio."""
+    """A gate's number in its metric's unit; a ratio comes as its logarithm."""
     if value is None:
         return DASH
-    if metric == "latency":
+    kind = MEASURES[metric][1] if metric in MEASURES else "level"
+    if kind == "ratio":
         return f"{TIMES}{math.exp(value):.2f}"
-    return points(value) if metric == "errors" else f"{value:+.3f}".replace("-", MINUS)
+    return points(value) if kind == "share" else f"{value:+.3f}".replace("-", MINUS)
 
 
 class Segment(msgspec.Struct, frozen=True):

@@ -22,6 +22,7 @@ NAV = (
     ("Overview", "/"),
     ("Devices", "/devices"),
     ("Models", "/models"),
+    ("Rollouts", "/rollouts"),
     ("Drift", "/drift"),
     ("Labels", "/labels"),
     ("Audit", "/audit"),

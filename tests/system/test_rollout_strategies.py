@@ -13,6 +13,7 @@ from contextlib import ExitStack
 import msgspec
 import numpy as np
 import pytest
+from msgspec.structs import replace
 
 from device_agent.agent import Setup
 from device_agent.config import DeviceConfig, LinkConfig, TelemetryConfig
@@ -25,7 +26,7 @@ from fleet_server.data_dir import DATABASE
 from fleet_server.rollout.strategies import shipped
 from fleet_server.store import Store
 from tests.agent_world import SystemClock, at_work, config, rows, tiny_bundle
-from tests.server_side import ServerProcess, until
+from tests.server_side import ServerProcess
 
 pytestmark = pytest.mark.system
 PROFILE, AGENTS = "raspberry-pi-4", 8
@@ -37,12 +38,14 @@ BESIDE = [
     {"metric": "disagreement", "margin": 0.1},
     {"metric": "shadow confidence", "margin": 0.1},
 ]
+# strategy, gates, the phase in which the server is killed, how it ends
 STORY = (
-    ("all-at-once", [], 0),
-    ("canary", JUDGED, 1),
-    ("staged", JUDGED, 2),
-    ("blue-green", ALONE, 1),
-    ("shadow", [*BESIDE, *JUDGED], 1),
+    ("all-at-once", [], 0, "promoted"),
+    ("canary", JUDGED, 1, "promoted"),
+    ("staged", JUDGED, 2, "promoted"),
+    ("blue-green", ALONE, 1, "promoted"),
+    ("shadow", [*BESIDE, *JUDGED], 1, "promoted"),
+    ("ab", [{"metric": "confidence", "margin": -0.2}], 1, "rolled back"),
 )
 
 
@@ -65,15 +68,19 @@ class Site:
             self.data, "--publisher", str(self.folder / "signing.pub"), "--port", web,
             "--mqtt-port", mqtt,
         )  # fmt: skip
+        self.client = self.server.client()
 
     def restart(self):
-        self.server.kill()
+        self.stop()
         self.start()
+
+    def stop(self):
+        self.client.__exit__(None, None, None)
+        self.server.kill()
 
     def agents(self, stack):
         np.savez(self.folder / "x.npz", x=rows())
-        with self.server.client() as client:
-            token = Token.parse(client.new_enrolment_key(uses=AGENTS).token)
+        token = Token.parse(self.client.new_enrolment_key(uses=AGENTS).token)
         for number in range(AGENTS):
             folder = self.folder / f"dev-{number}"
             folder.mkdir()
@@ -84,7 +91,7 @@ class Site:
                     id=f"dev-{number}", profile=PROFILE, labels={"site": "ns"[number % 2]}
                 ),
                 link=LinkConfig(server=self.server.where.url),
-                telemetry=TelemetryConfig(window_seconds=0.5),
+                telemetry=TelemetryConfig(window_seconds=0.25),
             )
             clock = SystemClock()
             stack.enter_context(
@@ -92,7 +99,7 @@ class Site:
                     Setup(
                         config=given,
                         profile=load_profile(PROFILE),
-                        source=Paced(NpzReplay(rows(), number), 100, clock.monotonic),
+                        source=Paced(NpzReplay(rows(), number), 60, clock.monotonic),
                         clock=clock,
                         token=lambda: token,
                         trial=in_this_process,
@@ -101,47 +108,62 @@ class Site:
             )
 
     def row(self, rollout):
-        with self.server.client() as client:
-            return client.rollout(rollout).rollout
+        return self.client.rollout(rollout).rollout
 
-    def ended(self, rollout, seconds=90.0):
-        deadline = time.monotonic() + seconds
-        nap = threading.Event()
-        while (row := self.row(rollout)).ended_at is None:
-            assert time.monotonic() < deadline, f"{row.status}: {row.reason} {row.gates}"
-            nap.wait(0.1)
-        return row
+    def when(self, truth, what, seconds=90.0):
+        """Ask a few times a second until `truth()`; what it is then."""
+        deadline, nap = time.monotonic() + seconds, threading.Event()
+        while not (found := truth()):
+            assert time.monotonic() < deadline, what()
+            nap.wait(0.2)
+        return found
+
+    def ended(self, rollout):
+        def over():
+            row = self.row(rollout)
+            return row if row.ended_at is not None else None
+
+        return self.when(over, lambda: self.row(rollout))
 
     def begin(self, version, name, gates):
-        with self.server.client() as client:
-            client.publish(tiny_bundle(PUBLISHER, version=version, profile=PROFILE))
-            document = {"name": name, "gates": gates} if gates else {"name": name}
-            return client.create_rollout("quarters", version, document)
+        self.client.publish(tiny_bundle(PUBLISHER, version=version, profile=PROFILE))
+        return self.client.create_rollout("quarters", version, quick(name, gates))
 
     def running(self):
-        with self.server.client() as client:
-            return [d.running for d in client.devices()]
+        return [d.running for d in self.client.devices()]
 
 
-def test_every_strategy_promotes_a_good_version_though_its_server_is_killed(tmp_path):
+def quick(name, gates):
+    """A shipped strategy with these gates and short phases."""
+    strategy = shipped(name)
+    phases = [replace(p, min_windows=4) for p in strategy.phases]
+    document = msgspec.to_builtins(replace(strategy, phases=tuple(phases)))
+    return document | {"gates": gates}
+
+
+def test_every_strategy_comes_to_its_end_though_its_server_is_killed(tmp_path):
     site = Site(tmp_path)
     with ExitStack() as stack:
-        stack.callback(lambda: site.server.kill())
+        stack.callback(site.stop)
         site.agents(stack)
         rollouts = []
-        for number, (name, gates, phase) in enumerate(STORY, start=1):
+        served = "0"
+        for number, (name, gates, phase, ending) in enumerate(STORY, start=1):
             rollout = site.begin(str(number), name, gates)
             rollouts.append(rollout)
-            until(lambda r=rollout, p=phase: _entered(site.row(r), p), 60)
+            site.when(
+                lambda r=rollout, p=phase: _entered(site.row(r), p), lambda r=rollout: site.row(r)
+            )
             site.restart()
             row = site.ended(rollout)
-            assert row.status == "promoted", f"{name}: {row.reason}"
-            version = str(number)
-            until(lambda v=version: site.running() == [v] * AGENTS, 60)
-        site.server.stop()
+            assert row.status == ending, f"{name}: {row.reason}"
+            served = str(number) if ending == "promoted" else served
+            site.when(lambda v=served: site.running() == [v] * AGENTS, site.running)
+        site.stop()
         with Store(site.data / DATABASE) as store:
-            for rollout, (name, _, _) in zip(rollouts, STORY, strict=True):
-                nothing_lost_nothing_doubled(store, rollout, name)
+            for rollout, (name, _, _, ending) in zip(rollouts, STORY, strict=True):
+                nothing_lost_nothing_doubled(store, rollout, name, ending)
+            each_device_ran_each_version_once(store, store.standings(rollouts[-1]))
             each_order_is_new(store)
 
 
@@ -149,21 +171,33 @@ def _entered(row, phase):
     return row.ended_at is not None or [p.state for p in row.phases].index("now") >= phase
 
 
-def nothing_lost_nothing_doubled(store, rollout, name):
+def nothing_lost_nothing_doubled(store, rollout, name, ending):
     """One decision a phase, one way through the standings a device, one run of the version."""
     made = [msgspec.json.decode(d.document) for d in reversed(store.decisions(rollout))]
     actions = [d["action"] for d in made if d["action"] != "hold"]
     widened = len(shipped(name).phases) - 1
-    assert actions == ["start", *["widen"] * widened, "promote"], name
-    for device in (f"dev-{n}" for n in range(AGENTS)):
+    wanted = ["start", *["widen"] * widened, "promote"]
+    assert actions == (wanted if ending == "promoted" else [*wanted[:-2], "roll back"]), name
+    reached = AGENTS if ending == "promoted" else AGENTS // 2
+    assert len(store.standings(rollout)) == reached
+    for device in store.standings(rollout):
         told = [t.standing for t in store.transitions(rollout, device)]
         kept = [where for where in told if where != "superseded"]  # by the next one, later
         assert kept[-1] == "confirmed", (name, device, told)
         assert all(a != b for a, b in itertools.pairwise(told)), (name, device, told)
-        version = store.rollout(rollout).version
-        runs = [run for run in store.runs(device) if run.version == version]
-        began = [run for run in runs if not run.beside]
-        assert len(began) == 1, (name, device, store.runs(device))
+    if ending != "promoted":
+        return
+    version = store.rollout(rollout).version
+    for device in (f"dev-{n}" for n in range(AGENTS)):
+        assert version in [run.version for run in store.runs(device)]
+
+
+def each_device_ran_each_version_once(store, tried):
+    """What ran, in the order in which it did; `tried` had the version that was not promoted."""
+    for device in (f"dev-{n}" for n in range(AGENTS)):
+        ran = [version for version, _ in itertools.groupby(r.version for r in store.runs(device))]
+        back = ["6", "5"] if device in tried else []
+        assert ran[::-1] == ["1", "2", "3", "4", "5", *back], device
 
 
 def each_order_is_new(store):

@@ -1,0 +1,125 @@
+"""Rollouts over HTTP and on their pages: steered by people, approved by a second one."""
+
+import pytest
+from starlette.testclient import TestClient
+
+from fleet_server.cli.rollouts import STRATEGIES
+from fleet_server.rollout.strategies import SHIPPED
+from tests.server_side import NOW, Clock, backend
+
+OURS = {"sec-fetch-site": "same-origin"}
+EVIL = "<script>alert(1)</script>"
+
+
+class World:
+    """A server with four devices, and clients for programs and browsers."""
+
+    def __init__(self, back):
+        self.back = back
+        for number in range(4):
+            back.device(f"pi-{number}", last_seen=NOW)
+        self.app, self.parts = back.application(Clock(NOW))
+        self.admin = TestClient(self.app, headers=bearer(back.keyring.admin_token))
+
+    def token(self, user, role):
+        made = self.admin.post(
+            "/api/v1/users", json={"name": user, "role": role, "password": "a-long-password"}
+        )
+        assert made.status_code == 201, made.text
+        return self.browser(user)
+
+    def browser(self, user):
+        client = TestClient(self.app, follow_redirects=False)
+        form = {"name": user, "password": "a-long-password"}
+        assert client.post("/login", data=form, headers=OURS).status_code == 303
+        return client
+
+    def create(self, strategy, **more):
+        body = {"model": "digits", "version": "1", "strategy": strategy, **more}
+        return self.admin.post("/api/v1/rollouts", json=body)
+
+
+def bearer(token):
+    return {"authorization": f"Bearer {token}"}
+
+
+@pytest.fixture
+def world(tmp_path):
+    with backend(tmp_path) as back:
+        yield World(back)
+
+
+def test_a_plan_says_what_a_rollout_would_do_and_starts_nothing(world):
+    body = {"model": "digits", "version": "1", "strategy": {"name": "all-at-once"}}
+    plan = world.admin.post("/api/v1/rollouts/plan", json=body).json()
+    assert plan["phases"] == [["everyone", "serve", 4]]
+    assert world.admin.get("/api/v1/rollouts").json() == []
+
+
+def test_a_rollout_is_steered_over_http_and_tells_of_every_device(world):
+    made = world.create({"name": "all-at-once"}).json()["id"]
+    for command, status in (
+        ("pause", "paused"),
+        ("resume", "running"),
+        ("rollback", "rolled back"),
+    ):
+        answer = world.admin.post(f"/api/v1/rollouts/{made}/{command}", json={"reason": "a test"})
+        assert answer.json()["rollout"]["status"] == status
+        assert answer.json()["rollout"]["by"] == "console"
+    rows = world.admin.get(f"/api/v1/rollouts/{made}/devices").json()
+    assert {row["standing"] for row in rows} == {"not reached yet"}
+    refused = world.admin.post(f"/api/v1/rollouts/{made}/pause")
+    assert (refused.status_code, "is rolled back: it can't pause now" in refused.text) == (
+        409,
+        True,
+    )
+    for path in (f"{made}/dance", "r-none/pause"):
+        assert world.admin.post(f"/api/v1/rollouts/{path}").status_code == 404
+
+
+def test_approval_comes_from_a_second_person_by_api_and_page(world):
+    phase = {"name": "everyone", "share": 1.0, "judged": False, "approval": True}
+    made = world.create({"name": "mine", "phases": [phase]}).json()["id"]
+    own = world.admin.post(f"/api/v1/rollouts/{made}/approve")
+    assert (own.status_code, "must come from somebody else" in own.text) == (409, True)
+    operator = world.token("olga", "operator")
+    assert "Approve" not in operator.get(f"/rollouts/{made}").text
+    assert operator.post(f"/rollouts/{made}/approve", headers=OURS).status_code == 403
+    approver = world.token("anna", "approver")
+    assert "Approve" in approver.get(f"/rollouts/{made}").text
+    assert approver.post(f"/rollouts/{made}/approve").status_code == 403  # no page of ours sent it
+    done = approver.post(f"/rollouts/{made}/approve", headers=OURS)
+    assert (done.status_code, done.headers["location"]) == (303, f"/rollouts/{made}")
+    page = approver.get(f"/rollouts/{made}").text
+    assert "by anna" in page
+    assert "running" in page
+
+
+def test_pages_show_a_rollout_and_trust_no_word_of_it(world):
+    operator = world.token("olga", "operator")
+    assert "None yet" in operator.get("/rollouts").text
+    phase = {"name": EVIL, "share": 1.0, "judged": False}
+    made = world.create({"name": EVIL, "phases": [phase]}).json()["id"]
+    world.parts.controls.tick(NOW)
+    for path in ("/rollouts", f"/rollouts/{made}"):
+        page = operator.get(path)
+        assert page.status_code == 200
+        assert EVIL not in page.text
+    assert "pi-0" in page.text
+    assert operator.get("/rollouts/r-none").status_code == 404
+    assert TestClient(world.app, follow_redirects=False).get("/rollouts").status_code in (303, 401)
+
+
+def test_aliases_and_what_ran_are_asked_over_http(world):
+    story = world.admin.get("/api/v1/models/digits/1").json()
+    assert [a["profile"] for a in story["artefacts"]] == ["raspberry-pi-4"]
+    assert world.admin.get("/api/v1/models/digits/9").status_code == 404
+    made = world.admin.post("/api/v1/models/digits/aliases/gold", json={"version": "1"})
+    assert made.json()["by"] == "console"
+    assert [a["alias"] for a in world.admin.get("/api/v1/models/digits").json()] == ["gold"]
+    assert world.admin.get("/api/v1/devices/pi-0/ran", params={"at": NOW}).json() == []
+    assert world.admin.get("/api/v1/devices/ghost/ran").status_code == 404
+
+
+def test_every_strategy_of_the_command_line_is_one_that_the_server_ships():
+    assert set(STRATEGIES) == set(SHIPPED)
