@@ -1,5 +1,6 @@
 """Stored windows and labels as the points of a metric. Pure, numpy."""
 
+import sys
 from collections.abc import Mapping, Sequence
 
 import msgspec
@@ -44,8 +45,8 @@ def columns(windows: Sequence[WindowRecord], index: Mapping[str, int]) -> Column
     return Columns(
         device=np.array([index[w.device] for w in kept], dtype=np.int64),
         at=_floats([w.received_at for w in kept]),
-        version=np.array([w.version for w in kept], dtype=np.object_),
-        shadow=np.array([m.shadow for m in told], dtype=np.object_),
+        version=np.array([sys.intern(w.version) for w in kept], dtype=np.object_),
+        shadow=np.array([sys.intern(m.shadow) for m in told], dtype=np.object_),
         boot=np.array([hash(w.boot) for w in kept], dtype=np.int64),
         values=_values(kept, told),
         classes=_matrix([m.classes for m in told]),

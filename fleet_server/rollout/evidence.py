@@ -1,5 +1,6 @@
 """What the windows say of a rollout: its two arms, each device's past, and the verdicts. Pure."""
 
+import sys
 from collections import Counter
 from collections.abc import Sequence
 
@@ -46,7 +47,7 @@ def arms(rollout: Rollout, found: Columns) -> Arms:
     cohort = _cohort(rollout)
     treated = cohort.treated[found.device]
     version = found.version
-    ran = np.array([m.previous for m in able], dtype=object)[found.device]
+    ran = np.array([sys.intern(m.previous) for m in able], dtype=object)[found.device]
     shadows = rollout.current.role == "shadow" and rollout.status != "promoted"
     runs_it = (
         (found.shadow == rollout.version) & (version == ran)
