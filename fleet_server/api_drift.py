@@ -8,8 +8,8 @@ from fastapi.responses import HTMLResponse
 from edge_sdk.errors import FormatError, InvalidInputError
 from fleet_server.answers import answer, read_body
 from fleet_server.api_types import LabelsTaken
-from fleet_server.drift_report import report_of
-from fleet_server.drift_views import DriftReport
+from fleet_server.drift_report import report_of, sums_of
+from fleet_server.drift_views import DriftReport, SumsRow
 from fleet_server.labels import MAX_LABELS, Label, why_not
 from fleet_server.openapi import gives, takes
 from fleet_server.parts import Parts
@@ -25,6 +25,11 @@ def drift_routes(router: APIRouter, parts: Parts) -> None:
     def report(model: str, hours: float = 24.0) -> Response:
         """A model over the last hours: trend, splits, channels against before, devices, alerts."""
         return answer(report_of(parts, model, hours))
+
+    @router.get("/drift/{model}/sums", responses=gives(tuple[SumsRow, ...]))
+    def sums(model: str, hours: float = 24.0) -> Response:
+        """A model's windows of the last hours, summed by hour or day: for other tools."""
+        return answer(sums_of(parts, model, hours))
 
     @router.get("/drift/{model}/page", response_class=HTMLResponse)
     def page(model: str, hours: float = 24.0) -> Response:

@@ -14,7 +14,7 @@ from edge_sdk.errors import InvalidInputError
 from edge_sdk.messages import Command, SampleRequest, sign_command
 from fleet_server.answers import NotFoundError, answer, read_body, read_json
 from fleet_server.api_types import Asked, AskSamples, Erased
-from fleet_server.dataset import make_dataset
+from fleet_server.dataset import make_dataset, waiting_rows
 from fleet_server.openapi import gives, takes
 from fleet_server.parts import Parts
 from fleet_server.sample_views import SampleRow, sample_rows
@@ -42,6 +42,12 @@ def sample_routes(router: APIRouter, parts: Parts) -> None:
     def dataset(model: str) -> Response:
         """Labelled rows as an .npz for training: `x`, `y`, and where each came from."""
         data = make_dataset(parts.store, model, parts.now())
+        return Response(data, media_type="application/octet-stream")
+
+    @router.get("/samples/{model}/rows")
+    def rows(model: str) -> Response:
+        """All rows that came with their data, labelled or not, as an .npz: for weak supervision."""
+        data = waiting_rows(parts.store, model)
         return Response(data, media_type="application/octet-stream")
 
     @router.post("/devices/{device}/forget", responses=gives(Erased))

@@ -39,7 +39,7 @@ from fleet_server.api_types import (
     TokenText,
     UserRow,
 )
-from fleet_server.drift_views import DriftReport
+from fleet_server.drift_views import DriftReport, SumsRow
 from fleet_server.field_latency import FieldLatency
 from fleet_server.labels import Label
 from fleet_server.sample_views import SampleRow
@@ -215,6 +215,14 @@ class Client:
     def dataset(self, model: str) -> bytes:
         """Labelled rows as an .npz for training."""
         return self._bytes("GET", f"samples/{_part(model)}/dataset", b"")
+
+    def waiting(self, model: str) -> bytes:
+        """All rows that came with their data, labelled or not, as an .npz."""
+        return self._bytes("GET", f"samples/{_part(model)}/rows", b"")
+
+    def sums(self, model: str, hours: float) -> list[SumsRow]:
+        """A model's windows of the last hours, summed by hour or day."""
+        return self._get(f"drift/{_part(model)}/sums?hours={hours}", list[SumsRow])
 
     def forget(self, device: str) -> dict[str, int]:
         """Erase all that came from a device; how many rows of each kind there were."""

@@ -101,3 +101,42 @@ def make_dataset(store: Store, model: str, now: float) -> bytes:
         out, x=x, y=y, weight=np.array(weights), lineage=np.array(msgspec.json.encode(lineage))
     )
     return out.getvalue()
+
+
+def waiting_rows(store: Store, model: str) -> bytes:
+    """An .npz of all samples that came with their data, labelled or not.
+
+    `x`, `device`, `row`, `version`, `predicted`, `taken_at`, the names of the `classes`, and
+    `known`: the class number of a person's label, -1 without one.
+
+    Raises:
+        InvalidInputError: unknown model, or no sample with data.
+    """
+    bundles = store.bundles(model)
+    if not bundles:
+        raise InvalidInputError(f"there is no model {model[:40]!r}: edge model list")
+    classes = bundles[-1].manifest.labels
+    truth = {(x.device, x.row): x for x in store.labels(model) if x.source != "weak"}
+    found = [(record, row_of(record)) for record in store.samples(model)]
+    kept = [(record, row) for record, row in found if row is not None]
+    kept = [(record, row) for record, row in kept if row.shape == kept[0][1].shape]
+    if not kept:
+        raise InvalidInputError(f"no row of {model} came with its data: edge label ask {model}")
+
+    def known(device: str, row: str) -> int:
+        label = truth.get((device, row))
+        return classes.index(label.label) if label and label.label in classes else -1
+
+    out = io.BytesIO()
+    np.savez_compressed(
+        out,
+        x=np.stack([row for _, row in kept]),
+        known=np.array([known(r.device, r.row) for r, _ in kept]),
+        classes=np.array(classes),
+        taken_at=np.array([r.received_at for r, _ in kept]),
+        device=np.array([r.device for r, _ in kept]),
+        row=np.array([r.row for r, _ in kept]),
+        version=np.array([r.version for r, _ in kept]),
+        predicted=np.array([r.predicted for r, _ in kept]),
+    )
+    return out.getvalue()

@@ -21,6 +21,7 @@ from fleet_server.drift_views import (
     DeviceDriftRow,
     DriftReport,
     SplitRow,
+    SumsRow,
     TrendRow,
 )
 from fleet_server.fleet import alert_rows
@@ -44,11 +45,39 @@ EVENTS = 200
 
 def report_of(parts: Parts, model: str, hours: float) -> DriftReport:
     """The report of the last `hours`. Raises InvalidInputError for a time that makes no sense."""
+    since, now = _stretch(parts, hours)
+    states = parts.controls.drift_states(model)
+    return drift_report(parts.store, model, states, since, now)
+
+
+def sums_of(parts: Parts, model: str, hours: float) -> list[SumsRow]:
+    """The sums that a report reads; raises as `report_of` does."""
+    since, now = _stretch(parts, hours)
+    span = _span(since, now)
+    return [
+        SumsRow(
+            start=r.start,
+            model=r.model,
+            version=r.version,
+            profile=r.profile,
+            site=r.slice.site,
+            labels=r.slice.labels,
+            digest=r.slice.digest,
+            sums=r.sums,
+        )
+        for r in parts.store.rollups(model, span, since - SECONDS[span], now)
+    ]
+
+
+def _stretch(parts: Parts, hours: float) -> tuple[float, float]:
     if not 0 < hours <= LONGEST:
         raise InvalidInputError(f"hours must be above 0 and at most {LONGEST:.0f}")
     now = parts.now()
-    states = parts.controls.drift_states(model)
-    return drift_report(parts.store, model, states, now - hours * 3600, now)
+    return now - hours * 3600, now
+
+
+def _span(since: float, until: float) -> Span:
+    return "hour" if until - since <= LONGEST_BY_HOUR else "day"
 
 
 def drift_report(
@@ -62,7 +91,7 @@ def drift_report(
     bundles = {b.digest: b for b in store.bundles(model)}
     if not bundles:
         raise InvalidInputError(f"there is no model {model[:40]!r}: edge model list")
-    span: Span = "hour" if until - since <= LONGEST_BY_HOUR else "day"
+    span = _span(since, until)
     parts = store.rollups(model, span, since - SECONDS[span], until)
     labels = [label for label in store.labels(model, since) if label.taken_at < until]
     starts = sorted({part.start for part in parts})

@@ -2,6 +2,7 @@
 
 import msgspec
 
+from fleet_server.rollups import Sums
 from fleet_server.views import AlertRow, EventRow
 
 
@@ -101,6 +102,19 @@ class DeviceDriftRow(msgspec.Struct, frozen=True, kw_only=True):
     moved: tuple[str, ...]
     since: float | None
     accuracy_change: float | None
+
+
+class SumsRow(msgspec.Struct, frozen=True, kw_only=True):
+    """What one slice of a model did during the hour or day that begins at `start`."""
+
+    start: float
+    model: str
+    version: str
+    profile: str
+    site: str
+    labels: str
+    digest: str
+    sums: Sums
 
 
 class DriftReport(msgspec.Struct, frozen=True, kw_only=True):

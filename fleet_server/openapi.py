@@ -37,7 +37,7 @@ from fleet_server.api_types import (
     TokenText,
     UserRow,
 )
-from fleet_server.drift_views import DriftReport
+from fleet_server.drift_views import DriftReport, SumsRow
 from fleet_server.field_latency import FieldLatency
 from fleet_server.labels import Label
 from fleet_server.sample_views import SampleRow
@@ -49,6 +49,7 @@ _KINDS = (
     AskSamples,
     Erased,
     SampleRow,
+    SumsRow,
     AlertRow,
     AuditPage,
     CertificateAnswer,

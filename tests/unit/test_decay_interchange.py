@@ -1,0 +1,211 @@
+"""Windows in the words of other tools: expectations, TFDV's files, Parquet; and weak labels."""
+
+import json
+import math
+
+import msgspec
+import numpy as np
+import pytest
+from click.testing import CliRunner
+
+from edge_sdk.errors import EdgeError, FormatError, InvalidInputError
+from edge_sdk.sketch import make_baseline, sketch
+from fleet_server import tfdv
+from fleet_server.cli.retrain import champions_of, split
+from fleet_server.cli.weak import load, vote
+from fleet_server.drift_views import SumsRow
+from fleet_server.expectations import Expectation, Suite, judge, read_suite
+from fleet_server.rollups import Sums
+from fleet_server.views import VersionRow
+from fleet_server.warehouse import write_parquet
+from fleet_server.weak import label_model, spread
+
+RNG = np.random.default_rng(1)
+VALUES = RNG.normal(10, 2, 1000)
+BASELINE = make_baseline({"input.heat": VALUES}, ())
+KINDS = make_baseline({"output.class": np.array([0.0, 0.0, 1.0])}, ("cat", "dog"))
+CHANNELS = {**BASELINE.channels, **KINDS.channels}
+
+
+def seen(values=VALUES):
+    return {
+        "input.heat": sketch(CHANNELS["input.heat"], values),
+        "output.class": sketch(CHANNELS["output.class"], np.array([0.0, 1.0, 1.0, 1.0])),
+    }
+
+
+def holds(kind, values=VALUES, column="heat", **arguments):
+    suite = Suite((Expectation(f"expect_column_{kind}", {"column": column, **arguments}),))
+    [verdict] = judge(suite, CHANNELS, seen(values))
+    return verdict.success
+
+
+def test_expectations_are_judged_as_on_the_rows_themselves():
+    assert holds("to_exist")
+    assert not holds("to_exist", column="cold")
+    assert holds("mean_to_be_between", min_value=9.5, max_value=10.5)
+    assert not holds("mean_to_be_between", min_value=11)
+    assert holds("stdev_to_be_between", max_value=2.5)
+    assert holds("min_to_be_between", min_value=VALUES.min())
+    assert not holds("max_to_be_between", max_value=VALUES.max() - 0.01)
+    assert holds("values_to_be_between", min_value=VALUES.min(), max_value=VALUES.max())
+    assert not holds("values_to_be_between", max_value=VALUES.max() - 0.01)
+    assert holds("values_to_be_between", max_value=12, mostly=0.8)
+    assert not holds("values_to_be_between", max_value=10, mostly=0.7)
+    gaps = np.where(np.arange(1000) % 10 == 0, np.nan, VALUES)
+    assert holds("values_to_not_be_null", gaps, mostly=0.9)
+    assert not holds("values_to_not_be_null", gaps, mostly=0.95)
+    assert holds("values_to_be_in_set", column="output.class", value_set=["cat", "dog"])
+    assert not holds("values_to_be_in_set", column="output.class", value_set=["cat"])
+
+
+def test_what_sketches_can_not_answer_and_what_is_no_suite_is_refused():
+    with pytest.raises(InvalidInputError, match="can't be judged on sketches"):
+        holds("values_to_match_regex", regex="x")
+    with pytest.raises(InvalidInputError, match="no number"):
+        holds("mean_to_be_between", min_value="ten")
+    with pytest.raises(FormatError, match="suite can't be read"):
+        read_suite(b"[]")
+    text = {"expectations": [{"expectation_type": "expect_column_to_exist", "kwargs": {}}]}
+    assert len(read_suite(json.dumps({**text, "meta": {}}).encode()).expectations) == 1
+
+
+def test_a_tfdv_schema_of_ours_is_read_back_as_expectations_that_our_windows_meet():
+    text = tfdv.schema_text(BASELINE.channels, seen())
+    assert 'name: "heat"' in text
+    suite = tfdv.read_schema(text)
+    assert all(v.success for v in judge(suite, CHANNELS, seen()))
+    verdicts = judge(suite, CHANNELS, seen(VALUES + 20))
+    assert [v.success for v in verdicts] == [True, False]
+    with pytest.raises(FormatError, match="schema can't be read"):
+        tfdv.read_schema("feature { what }")
+
+
+def test_tfdv_statistics_of_ours_are_read_back_with_the_same_numbers():
+    gaps = np.where(np.arange(1000) % 10 == 0, np.nan, VALUES)
+    [heat] = tfdv.read_statistics(
+        tfdv.statistics_text("m", 1000, BASELINE.channels, seen(gaps))
+    ).values()
+    known = seen(gaps)["input.heat"]
+    assert (heat.rows, heat.missing, heat.low, heat.high) == (
+        known.rows, known.missing, known.low, known.high,
+    )  # fmt: skip
+    assert heat.mean == pytest.approx(known.mean)
+    assert heat.variance == pytest.approx(known.variance)
+
+
+def test_roll_ups_become_parquet_files_that_duckdb_reads_back(tmp_path):
+    import duckdb
+
+    row = SumsRow(
+        start=1_800_000_000.0, model="m", version="1", profile="p", site="o'hare", labels="",
+        digest="d", sums=Sums(windows=2, seconds=7200.0, rows=1000, channels=seen()),
+    )  # fmt: skip
+    windows, channels = write_parquet([row], tmp_path / "it's here")
+    with duckdb.connect() as connection:
+        found = connection.execute("SELECT site, rows FROM read_parquet(?)", [str(windows)])
+        assert found.fetchall() == [("o'hare", 1000)]
+        query = "SELECT channel, mean, list_sum(counts) FROM read_parquet(?) ORDER BY channel"
+        name, mean, rows = connection.execute(query, [str(channels)]).fetchall()[0]
+    assert (name, rows) == ("input.heat", 1000)
+    assert mean == pytest.approx(VALUES.mean())
+
+
+def test_the_label_model_finds_who_can_be_trusted_and_beats_the_majority():
+    rng = np.random.default_rng(2)
+    truth = rng.integers(0, 3, 2000)
+    good = [0.9, 0.85, 0.5, 0.45, 0.4]
+    votes = np.stack(
+        [
+            np.where(rng.random(2000) < a, truth, (truth + rng.integers(1, 3, 2000)) % 3)
+            for a in good
+        ],
+        axis=1,
+    )
+    votes[rng.random(votes.shape) < 0.3] = -1
+    chances, accuracy = label_model(votes, 3)
+    assert accuracy == pytest.approx(good, abs=0.06)
+    told = (votes >= 0).any(axis=1)
+    majority = np.array([np.bincount(row[row >= 0], minlength=3).argmax() for row in votes[told]])
+    ours = (chances.argmax(axis=1)[told] == truth[told]).mean()
+    assert ours > (majority == truth[told]).mean() + 0.02
+    sure = chances.max(axis=1) > 0.9
+    assert (chances.argmax(axis=1) == truth)[sure].mean() > 0.9
+    for wrong in (votes[:, :1], np.full((3, 2), 7)):
+        with pytest.raises(InvalidInputError):
+            label_model(wrong, 3)
+
+
+def test_labels_spread_to_rows_that_look_alike():
+    rng = np.random.default_rng(3)
+    features = np.concatenate([rng.normal(0, 1, (50, 2)), rng.normal(6, 1, (50, 2))])
+    known = np.full(100, -1)
+    known[[0, 1, 50, 51]] = [0, 0, 1, 1]
+    found, certainty = spread(features, known)
+    assert found.tolist() == [0] * 50 + [1] * 50
+    assert certainty.min() > 0.5
+    with pytest.raises(InvalidInputError, match="nothing to spread"):
+        spread(features, np.full(100, -1))
+
+
+def test_labelling_functions_come_from_the_users_file_and_their_mistakes_are_named(tmp_path):
+    file = tmp_path / "rules.py"
+    file.write_text(
+        "def label_bright(row):\n    return 1 if row.mean() > 5 else -1\n"
+        "def label_dark(row):\n    return 0 if row.mean() < 5 else -1\n"
+        "def helper(row):\n    return 9\n"
+    )
+    functions = load(file)
+    assert [name for name, _ in functions] == ["label_bright", "label_dark"]
+    assert vote(functions, np.array([[9.0], [1.0]])).tolist() == [[1, -1], [-1, 0]]
+    file.write_text("def label_a(row):\n    return row.nope\ndef label_b(row):\n    return 0\n")
+    with pytest.raises(EdgeError, match="label_a fails at row 0"):
+        vote(load(file), np.zeros((1, 2)))
+    for text, words in (("x = (", "can't be run"), ("def label_a(r): return 0", "two or more")):
+        file.write_text(text)
+        with pytest.raises(InvalidInputError, match=words):
+            load(file)
+
+
+def test_rows_keep_their_side_of_the_split_when_the_dataset_grows(tmp_path):
+    def dataset(rows):
+        file = tmp_path / f"{rows}.npz"
+        x = np.arange(rows * 4, dtype=np.uint16).reshape(rows, 4)
+        lineage = np.array(msgspec.json.encode({"id": "x"}))
+        np.savez(file, x=x, y=np.zeros(rows, np.int64), weight=np.ones(rows), lineage=lineage)
+        return file.read_bytes()
+
+    sides = {}
+    for rows in (100, 150):
+        assert split(dataset(rows), tmp_path) == rows
+        for name in ("new", "new-held"):
+            with np.load(tmp_path / f"{name}.npz") as file:
+                sides[rows, name] = {tuple(row) for row in file["x"].tolist()}
+    assert sides[100, "new"] < sides[150, "new"]
+    assert sides[100, "new-held"] < sides[150, "new-held"]
+    assert 10 < len(sides[100, "new-held"]) < 50
+    with pytest.raises(InvalidInputError, match="too few"):
+        split(dataset(5), tmp_path)
+
+
+def test_the_champion_is_what_most_devices_run():
+    def row(version, profile, devices):
+        return VersionRow(
+            model="m", version=version, profile=profile, digest=version, length=1, recipe="r",
+            accuracy=1.0, drop=0.0, signed_by="", published_at=1.0, devices=devices,
+        )  # fmt: skip
+
+    found = champions_of([row("3", "a", 1), row("2", "a", 9), row("2", "b", 0)], "m")
+    assert [(r.profile, r.version) for r in found] == [("a", "2"), ("b", "2")]
+    with pytest.raises(InvalidInputError, match="no champion"):
+        champions_of([], "m")
+
+
+def test_the_commands_say_what_they_take():
+    from fleet_server.cli.interchange import drift
+    from fleet_server.cli.weak import label
+
+    for group, names in ((drift, ("expect", "export", "report", "tfdv")), (label, ("weak", "ask"))):
+        words = CliRunner().invoke(group, ["--help"]).output
+        assert all(name in words for name in names)
+    assert math.isfinite(VALUES.mean())
