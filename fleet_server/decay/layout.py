@@ -79,12 +79,12 @@ class Counts(msgspec.Struct, frozen=True, eq=False):
         )
 
 
-def layout_of(window: Window, baseline: Baseline, group: Group, budget_ms: float = 0.0) -> Layout:
-    """The channels of a group that the window has and the baseline knows."""
+def layout_of(baseline: Baseline, group: Group, budget_ms: float = 0.0) -> Layout:
+    """The channels of a group that the baseline knows, whether or not a window has them."""
     known = {
         name: channel
         for name, channel in sorted(baseline.channels.items())
-        if name in window.channels and name.startswith(PREFIX[group])
+        if name.startswith(PREFIX[group])
     }
     units = [c.sd if c.kind == "numeric" and c.sd > MIN_SD else 0.0 for c in known.values()]
     if group == "inputs":

@@ -170,7 +170,7 @@ class Watch:
         key = self._input_key(taken) if group == "inputs" else taken.window.digest
         if device.keys.get(group) != key:
             device.keys[group] = key
-            layout = layout_of(taken.window, taken.baseline, group, taken.latency_budget_ms)
+            layout = layout_of(taken.baseline, group, taken.latency_budget_ms)
             device.streams[group] = Stream(layout, self._past_seconds)
         return device.streams[group]
 

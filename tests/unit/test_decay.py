@@ -1,5 +1,6 @@
 """Drift: found where it is, told once, priced, and silent on a fleet that does not move."""
 
+import msgspec
 import numpy as np
 import pytest
 
@@ -106,3 +107,61 @@ def test_psi_is_zero_for_equal_shares_and_grows_with_distance():
     even = np.array([50.0, 50.0])
     assert psi(even, even * 3) == pytest.approx(0, abs=1e-4)
     assert psi(even, np.array([60.0, 40.0])) < psi(even, np.array([90.0, 10.0]))
+
+
+def test_a_device_that_begins_with_broken_rows_is_followed_all_the_same():
+    rng = np.random.default_rng(4)
+    watch = Watch(past_seconds=16)
+    broken = Window(
+        model="m", version="1", digest="d", edges_id=BASELINE.edges_id, seconds=1.0, rows=0,
+        skew={"shape": 100},
+    )  # fmt: skip
+    watch.add(Taken("a", 0.0, broken, BASELINE))
+    for t in range(1, 30):
+        columns = channels(rng, 0.5 if t > 25 else 1.0, 0.9)
+        found = {n: sketch(c, columns[n]) for n, c in BASELINE.channels.items()}
+        window = msgspec.structs.replace(broken, rows=100, skew={}, channels=found)
+        watch.add(Taken("a", float(t), window, BASELINE))
+    [state] = watch.states([Place("a")])
+    assert state.judged
+    assert "input.brightness" in {m.channel for m in state.moved}
+
+
+def test_rows_that_no_longer_fit_the_schema_are_told_as_the_pipelines_fault():
+    rng = np.random.default_rng(5)
+    watch = Watch(past_seconds=16)
+    for t in range(24):
+        for device in ("a", "b", "c", "d"):
+            columns = channels(rng, 1.0, 0.9)
+            found = {n: sketch(c, columns[n]) for n, c in BASELINE.channels.items()}
+            window = Window(
+                model="m", version="1", digest="d", edges_id=BASELINE.edges_id, seconds=1.0,
+                rows=100, skew={"range": 30} if t >= 20 and device in "ab" else {},
+                channels=found,
+            )  # fmt: skip
+            watch.add(Taken(device, float(t), window, BASELINE))
+            states = watch.states([Place(d, "north" if d in "ab" else "south") for d in "abcd"])
+    [told] = findings(states)
+    assert (told.kind, told.cause, told.scope) == ("schema skew", "pipeline", "site=north")
+    assert told.loss == pytest.approx(30 / 130, abs=0.02)
+    assert told.severity == "critical"
+    assert "do not fit the input schema" in told.title
+
+
+def test_what_begins_with_a_version_and_only_there_is_blamed_on_it():
+    rng = np.random.default_rng(6)
+    watch = Watch(past_seconds=16)
+    for t in range(26):
+        for device in ("a", "b", "c", "d", "e", "f"):
+            new = t >= 21 and device in "ab"
+            columns = channels(rng, 0.6 if new else 1.0, 0.9)
+            found = {n: sketch(c, columns[n]) for n, c in BASELINE.channels.items()}
+            window = Window(
+                model="m", version="2" if new else "1", digest="e" if new else "d",
+                edges_id=BASELINE.edges_id, seconds=1.0, rows=100, channels=found,
+            )  # fmt: skip
+            watch.add(Taken(device, float(t), window, BASELINE))
+            states = watch.states([Place(d, "north" if d in "abc" else "south") for d in "abcdef"])
+    [told] = findings(states)
+    assert (told.cause, told.versions, told.devices) == ("version", ("2",), ("a", "b"))
+    assert "roll it back" in told.action
