@@ -99,12 +99,17 @@ def _follow(found: Channels, layer: Any, names: list[str]) -> None:  # noqa: ANN
         found.makes[layer.name] = (new, 1)
     elif isinstance(layer, _layers.Flatten):
         found.makes[layer.name] = (group, int(layer.output_shape[-1]) // found.size[group])
-    elif isinstance(layer, (*_EACH, *_KEEPS)):
+    elif isinstance(layer, (*_EACH, *_KEEPS)) or _same_channels(layer):
         found.makes[layer.name] = (group, times)
     else:
         raise UntrainableError(
             f"channels can't be followed through layer {layer.name} ({type(layer).__name__})"
         )
+
+
+def _same_channels(layer: Any) -> bool:  # noqa: ANN401
+    reshape = isinstance(layer, _layers.Reshape)
+    return reshape and layer.input_shape[-1] == layer.output_shape[-1]
 
 
 def most_important(found: Channels, group: int, count: int) -> Kept:

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from converters.dialogue import Rows
 from converters.loading import Source
+from converters.planes import as_planes
 from edge_sdk.bundle import Task
 
 _BATCHES = (8, 32)  # rows of few, so that little data still gives a hundred steps an epoch
@@ -105,7 +106,7 @@ def trainable_copy(source: Source) -> Any:  # noqa: ANN401 - tf_keras ships no t
     seeded()
     copy = tf_keras.models.clone_model(source.trainable)
     copy.set_weights(source.trainable.get_weights())
-    return copy
+    return as_planes(copy)
 
 
 def seeded() -> None:
