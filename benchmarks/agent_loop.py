@@ -25,7 +25,7 @@ from device_agent.sources import Taken
 from edge_sdk.channels import Array, Preprocessing
 from edge_sdk.packing import packed
 
-SECONDS, WINDOW, PAIRS = 10.0, 5.0, 5
+SECONDS, WINDOW, PAIRS = 10.0, 10.0, 3
 
 
 class Plenty:
