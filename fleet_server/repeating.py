@@ -49,7 +49,7 @@ async def _tagged(request: Request, follow: RequestResponseEndpoint) -> Response
         return answer
     body = await _body(answer)
     tag = f'"{hashlib.sha256(body).hexdigest()[:32]}"'
-    headers = {**HEADERS, "cache-control": "private, no-cache", "etag": tag}
+    headers = {**HEADERS, "etag": tag}
     known = [one.strip() for one in request.headers.get("if-none-match", "").split(",")]
     if tag in known:
         return Response(status_code=304, headers=headers)
