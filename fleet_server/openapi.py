@@ -12,6 +12,7 @@ from edge_sdk.identity import (
     EnrolRequest,
 )
 from fleet_server.api_types import (
+    AliasWish,
     Asked,
     AskSamples,
     AuditPage,
@@ -32,6 +33,7 @@ from fleet_server.api_types import (
     NewToken,
     NewUser,
     Problem,
+    RolloutOrder,
     RolloutStory,
     TokenRow,
     TokenText,
@@ -41,10 +43,28 @@ from fleet_server.drift_views import DriftReport, SumsRow
 from fleet_server.field_latency import FieldLatency
 from fleet_server.labels import Label
 from fleet_server.sample_views import SampleRow
-from fleet_server.views import AlertRow, DeviceRow, Overview, RolloutRow, VersionRow
+from fleet_server.views import (
+    AlertRow,
+    AliasRow,
+    DeviceRow,
+    Overview,
+    RolloutDevice,
+    RolloutPlan,
+    RolloutRow,
+    RunRow,
+    VersionRow,
+    VersionStory,
+)
 
 _REF = "#/components/schemas/{name}"
 _KINDS = (
+    AliasRow,
+    AliasWish,
+    RolloutDevice,
+    RolloutOrder,
+    RolloutPlan,
+    RunRow,
+    VersionStory,
     Asked,
     AskSamples,
     Erased,
