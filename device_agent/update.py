@@ -328,6 +328,8 @@ def _fetch_news(
     memory: Memory, state: Fetching, event: Fetched | FetchFailed | Rejected | Deferred
 ) -> Step:
     match event:
+        case Fetched() if memory.previous and _same_model(state.order, memory.previous):
+            return _way_back(memory, state)
         case Fetched(_, resumed_at):
             verified = Verified(state.confirmed, state.order, resumed_at)
             return _become(memory, verified, then=(SelfTest(state.order),))
@@ -369,8 +371,6 @@ def _offered(rules: Rules, memory: Memory, order: Assignment) -> Step:
     if isinstance(state, Beside) and _same_model(order, state.order):
         begun = Trial(safe, order, state.resumed_at)
         return _become(taken, begun, first=(*_abandon(state), Activate(order)))
-    if memory.previous is not None and _same_model(order, memory.previous):
-        return _way_back(taken, order)
     fetching = Fetching(safe, order)
     return _become(taken, fetching, first=_abandon(state), then=(Fetch(order, 1),))
 
@@ -392,12 +392,11 @@ def _offered_beside(memory: Memory, order: Assignment) -> Step:
     return _become(memory, fetching, first=_abandon(state), then=(Fetch(order, 1),))
 
 
-def _way_back(memory: Memory, order: Assignment) -> Step:
-    """An order for the model before, which is kept: no download and no trial, a self-test only."""
-    state, safe = memory.state, confirmed(memory.state)
-    back = Idle(order, Outcome("confirmed"))
-    after = msgspec.structs.replace(memory, state=back, previous=safe)
-    return after, (*_abandon(state), SelfTest(order, known=True))
+def _way_back(memory: Memory, state: Fetching) -> Step:
+    """The model before was kept and is vouched for still: no trial, a self-test only."""
+    back = Idle(state.order, Outcome("confirmed"))
+    after = msgspec.structs.replace(memory, state=back, previous=state.confirmed)
+    return after, (SelfTest(state.order, known=True),)
 
 
 def _run_beside(order: Assignment) -> tuple[Action, ...]:

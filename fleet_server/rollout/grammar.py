@@ -61,8 +61,8 @@ class Limits(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
         bytes_per_second: of bundles that are ordered, over the whole fleet, on average.
         device_bytes_per_second, window, metered: told to each device with its order.
         valid_hours: after which an order that was not begun is void.
-        quarantine_after: failures of one device within `quarantine_hours` after which it is left
-            alone for as long, and waited for by nobody.
+        quarantine_after: failures of one device within 24 hours after which it is left alone until
+            they are older, and waited for by nobody.
     """
 
     per_minute: int = 0
@@ -74,7 +74,6 @@ class Limits(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     metered: bool = True
     valid_hours: float = 0.0
     quarantine_after: int = 3
-    quarantine_hours: float = 24.0
 
     def policy(self, now: float) -> DeliveryPolicy:
         """What an order given now says of them."""

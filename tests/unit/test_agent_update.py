@@ -313,11 +313,14 @@ def test_a_standby_is_fetched_and_tested_but_does_not_answer_until_it_is_told_to
     assert actions == [u.Activate(order(1)), u.Tell(4, u.Outcome("confirmed"))]
 
 
-def test_the_way_back_after_the_switch_was_confirmed_needs_no_download_and_no_trial():
+def test_the_way_back_after_the_switch_was_confirmed_needs_a_word_for_it_but_no_trial():
     memory, _ = play(beside("standby"), u.Offered(order(3, "b")), u.ServerContact())
     memory, _ = play(memory, u.WindowClosed("b", 1, 9, 0), u.WindowClosed("b", 2, 9, 0))
     assert u.confirmed(memory.state) == order(3, "b")
-    memory, actions = play(memory, u.Offered(order(4)))
+    memory, actions = play(memory, u.Offered(order(4)))  # its bundle is here: is it still listed?
+    assert actions[-1] == u.Fetch(order(4), 1)
+    assert u.confirmed(play(memory, u.Rejected(4, "not listed"))[0].state) == order(3, "b")
+    memory, actions = play(memory, u.Fetched(4))
     assert actions == [u.SelfTest(order(4), known=True)]
     memory, actions = play(memory, u.SelfTested(4))
     assert actions == [u.Activate(order(4)), u.Tell(4, u.Outcome("confirmed"))]
@@ -415,8 +418,9 @@ class Device(RuleBasedStateMachine):
         elif old is not None and new == before.previous:
             assert isinstance(event, u.RollBack | u.SelfTested)
         elif before.previous is not None and new.digest == before.previous.digest:
-            assert isinstance(event, u.Offered)  # an order for what was confirmed before
-            assert new == event.order
+            assert isinstance(event, u.Fetched)  # ordered, kept from before, and still listed
+            assert isinstance(before.state, u.Fetching)
+            assert new == before.state.order
         elif old is None or old.digest != new.digest:
             assert isinstance(before.state, u.Trial)
             assert before.state.order == new
