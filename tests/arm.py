@@ -143,21 +143,21 @@ def exact_bundle(key) -> bytes:
 
 def agent_confirms(root: Path) -> tuple[Report, list[Window]]:
     """The agent in the userland takes an order and confirms it; its report and its windows."""
-    work = root / "work"
-    shutil.rmtree(work, ignore_errors=True)
-    work.mkdir()
-    np.savez(work / "x.npz", x=rows())
+    home = root / "srv/agent"
+    shutil.rmtree(home, ignore_errors=True)
+    home.mkdir(parents=True)
+    np.savez(home / "x.npz", x=rows())
     profile = msgspec.to_builtins(msgspec.structs.replace(BOARD, latency_budget_ms=10_000.0))
     lines = [f"{k} = {json.dumps(v)}" for k, v in profile.items() if v is not None]
-    (work / "test-board.toml").write_text("\n".join(lines))
+    (home / "test-board.toml").write_text("\n".join(lines))
     with FleetServer() as fleet:
-        (work / "agent.toml").write_text(
+        (home / "agent.toml").write_text(
             f'[device]\nid = "pi-1"\nprofile = "test-board.toml"\n[link]\nserver = "{fleet.url}"\n'
             '[input]\nsource = "npz:x.npz"\n[telemetry]\nwindow_seconds = 2\n'
             '[trial]\nwindows = 1\n[state]\ndir = "state"\n'
         )
         command = ("/usr/bin/python3", "-m", "edge_sdk.cli", "agent", "run", "--config",
-                   "/work/agent.toml")  # fmt: skip
+                   "/srv/agent/agent.toml")  # fmt: skip
         child = inside(root, *command, EDGE_ENROL_TOKEN=str(fleet.token))
         deadline, nap = time.monotonic() + SECONDS, threading.Event()
         try:
