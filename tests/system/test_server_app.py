@@ -109,7 +109,7 @@ def test_a_rollout_from_the_command_line(server, edge, home):
     code, printed, _ = edge("rollout", "watch", made["id"], "--json")
     assert code == 3
     assert json.loads(printed)["status"] == "aborted"
-    assert "aborted by the operator" in edge("rollout", "show", made["id"])[1]
+    assert "abort (everyone): by console" in edge("rollout", "show", made["id"])[1]
     assert edge("rollout", "create", "digits", "1", "--strategy", "yolo")[0] == 2
 
 
