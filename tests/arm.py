@@ -82,6 +82,7 @@ def userland(root: Path) -> None:
     """A Debian for arm64 with Python, and this tree's agent in /opt/agent."""
     if not (root / "usr/bin/python3").exists():
         shutil.rmtree(root, ignore_errors=True)
+        root.parent.mkdir(exist_ok=True)
         run("mmdebstrap", "--variant=extract", "--architectures=arm64", "--quiet",
             "--include=python3,libstdc++6,ca-certificates", SUITE, root)  # fmt: skip
     uv = shutil.which("uv") or str(ROOT / ".tools" / "bin" / "uv")
