@@ -11,10 +11,12 @@ from edge_sdk.channels import (
     input_channels,
     output_channels,
     to_probabilities,
+    watched_inputs,
 )
 from edge_sdk.interpreter import LiteRt
 from edge_sdk.messages import Running
 from edge_sdk.sketch import make_baseline
+from edge_sdk.subspace import fit_channels
 
 
 def watched(model: bytes, x: Array, preprocessing: Preprocessing) -> Model:
@@ -28,7 +30,11 @@ def watched(model: bytes, x: Array, preprocessing: Preprocessing) -> Model:
     )
     kind = "probabilities" if np.allclose(scores.sum(axis=1), 1, atol=0.02) else "logits"
     labels = tuple(str(index) for index in range(scores.shape[1]))
-    columns = {**input_channels(schema, x), **output_channels(to_probabilities(scores, kind))}
+    subspace = fit_channels(input_channels(schema, x))
+    columns = {
+        **watched_inputs(schema, x, subspace),
+        **output_channels(to_probabilities(scores, kind)),
+    }
     manifest = Manifest(
         name="bench",
         version="1",
@@ -60,7 +66,7 @@ def watched(model: bytes, x: Array, preprocessing: Preprocessing) -> Model:
     return Model(
         Running("bench", "1", "ab" * 32),
         manifest,
-        make_baseline(columns, labels),
+        make_baseline(columns, labels, subspace=subspace),
         interpreter,
         interpreter.description,
     )

@@ -16,10 +16,12 @@ from edge_sdk.formats import to_msgpack
 from edge_sdk.messages import Sealed, Window, seal
 from edge_sdk.packing import packed
 from edge_sdk.sketch import Floats, make_baseline, sketch_all
+from edge_sdk.subspace import NOVELTY
 
 ROWS, FEATURES, CLASSES, WINDOWS = 600, 64, 10, 30
-# 64 features, class, confidence, margin, latency, and six of hardware: 74
-HARDWARE = ("cpu", "temperature", "throttled", "rss", "disk", "link")
+# 74 with 64 features, how novel they are together, class, confidence, margin, latency, and five of
+# the board
+HARDWARE = ("cpu", "temperature", "throttled", "rss", "disk")
 KLL = """
 import sys, json, numpy as np
 from datasketches import kll_floats_sketch
@@ -46,7 +48,8 @@ def rows(random: np.random.Generator, count: int) -> dict[str, Floats]:
     columns = {f"input.x{i}": random.normal(i, 1 + i, count) for i in range(FEATURES)}
     columns |= output_channels(random.dirichlet(np.full(CLASSES, 0.3), count))
     columns["latency_ms"] = random.gamma(4.0, 0.1, count)
-    return columns | {f"hardware.{name}": random.normal(50, 5, count) for name in HARDWARE}
+    columns |= {f"hardware.{name}": random.normal(50, 5, count) for name in HARDWARE}
+    return columns | {NOVELTY: np.sqrt(random.chisquare(FEATURES, count) / FEATURES)}
 
 
 def main() -> None:

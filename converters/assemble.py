@@ -5,8 +5,8 @@ import numpy as np
 
 from converters.bench import Made
 from converters.card import render
-from converters.dataset import Split
 from converters.facts import TfliteFacts
+from converters.order import Inputs
 from edge_sdk.bundle import (
     BASELINE,
     CARD,
@@ -21,12 +21,20 @@ from edge_sdk.bundle import (
     encode_golden,
     pack,
 )
-from edge_sdk.channels import InputSchema, ScoreKind, answer_channels, input_channels
+from edge_sdk.channels import (
+    InputSchema,
+    ScoreKind,
+    answer_channels,
+    input_channels,
+    of_classes,
+    watched_inputs,
+)
 from edge_sdk.formats import to_json
 from edge_sdk.interpreter import Scores
 from edge_sdk.profiles import HardwareProfile
 from edge_sdk.signing import SigningKey
-from edge_sdk.sketch import make_baseline
+from edge_sdk.sketch import Baseline, make_baseline
+from edge_sdk.subspace import MAX_REFERENCE, fit_channels
 
 _EXACT, _FLOAT, _HYBRID = 1e-6, 1e-4, 0.02
 
@@ -44,9 +52,10 @@ class Identity(msgspec.Struct, frozen=True):
 
 
 def build(
-    made: Made, profile: HardwareProfile, identity: Identity, rows: Split, key: SigningKey
+    made: Made, profile: HardwareProfile, identity: Identity, inputs: Inputs, key: SigningKey
 ) -> tuple[Manifest, str, bytes]:
     """The signed bundle's manifest, its card and its bytes."""
+    rows = inputs.rows
     golden = Golden(rows.held_x[rows.golden], made.answers.golden)
     manifest = Manifest(
         name=identity.name,
@@ -69,21 +78,33 @@ def build(
         members={},
         ops=made.measurement.facts.needs,
     )
-    columns = {
-        **input_channels(identity.input, rows.held_x),
-        **answer_channels(made.answers.scores, identity.scores),
-    }
-    right = None
-    if identity.scores in ("probabilities", "logits"):
-        right = (made.answers.scores.argmax(axis=1) == rows.held_y).astype(np.float64)
     card = render(manifest, made.measurement.facts, len(made.model))
     members = {
         MODEL: made.model,
         GOLDEN: encode_golden(golden),
-        BASELINE: to_json(make_baseline(columns, identity.labels, right)),
+        BASELINE: to_json(_baseline(made, identity, inputs)),
         CARD: card.encode(),
     }
     return manifest, card, pack(manifest, members, key)
+
+
+def _baseline(made: Made, identity: Identity, inputs: Inputs) -> Baseline:
+    """The held-out rows as the converted model sees them.
+
+    The subspace is fitted to other rows (those trained on, else those that calibrated): a distance
+    of rows that it was fitted to would be too small.
+    """
+    rows, schema = inputs.rows, identity.input
+    others = rows.calibration if inputs.train is None else inputs.train.x
+    subspace = fit_channels(input_channels(schema, others[:MAX_REFERENCE]))
+    columns = {
+        **watched_inputs(schema, rows.held_x, subspace),
+        **answer_channels(made.answers.scores, identity.scores),
+    }
+    right = None
+    if of_classes(identity.scores):
+        right = (made.answers.scores.argmax(axis=1) == rows.held_y).astype(np.float64)
+    return make_baseline(columns, identity.labels, right, subspace)
 
 
 def tolerances(facts: TfliteFacts, output: TensorSpec, golden: Golden) -> dict[KernelFamily, float]:

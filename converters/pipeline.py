@@ -118,7 +118,7 @@ def _board(
         if not problem:
             break
         verdicts[chosen] = msgspec.structs.replace(verdicts[chosen], reasons=(problem,))
-    manifest, card, data = build(made[chosen], profile, identity, bench.inputs.rows, key)
+    manifest, card, data = build(made[chosen], profile, identity, bench.inputs, key)
     name = file_name(manifest.name, manifest.version, manifest.profile)
     result = ProfileResult(
         profile=profile.name,

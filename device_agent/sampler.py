@@ -19,12 +19,13 @@ import numpy as np
 from device_agent.inference import Answered
 from device_agent.runtime import Model
 from device_agent.transforms import parse
-from edge_sdk.channels import Array, answer_channels, input_channels
+from edge_sdk.channels import Array, answer_channels, watched_inputs
 from edge_sdk.errors import FormatError, InvalidInputError
 from edge_sdk.files import write_atomic
 from edge_sdk.formats import from_json, to_json
 from edge_sdk.messages import MAX_MESSAGE, Command, Policy, Sample
-from edge_sdk.sketch import Baseline, Floats
+from edge_sdk.sketch import Floats
+from edge_sdk.subspace import NOVELTY
 
 PER_WINDOW = 16  # samples of one window; a burst of odd rows is one finding
 MAX_DATA = MAX_MESSAGE // 2  # bytes of a row that may travel
@@ -193,11 +194,12 @@ class Sampler:
             wanted &= np.isin(outputs["output.class"], known)
         channels = outputs
         if wish.between or wish.policy == "novelty":
-            channels = {**outputs, **input_channels(manifest.input, answered.rows)}
+            subspace = answered.model.baseline.subspace
+            channels = {**outputs, **watched_inputs(manifest.input, answered.rows, subspace)}
         for name, (low, high) in wish.between.items():
             values = channels.get(name)
             wanted &= (values >= low) & (values <= high) if values is not None else False
-        scores = _wanted(wish.policy, answers, channels, answered.model.baseline)
+        scores = _wanted(wish.policy, answers, channels)
         return np.where(wanted, scores, np.nan) if wanted.any() else None
 
     def _sample(self, command: Command, pick: _Pick, share: float, *, raw: bool) -> Sample:
@@ -238,32 +240,16 @@ class Sampler:
         write_atomic(self._path, to_json(self._kept), mode=0o600)
 
 
-def _wanted(
-    policy: Policy, answers: Floats, channels: dict[str, Floats], baseline: Baseline
-) -> Floats:
-    """Of a model that gives numbers, margin and entropy say nothing: the tie decides, as by lot."""
-    by_lot = np.zeros(len(answers))
-    if policy == "novelty":
-        return novelty(channels, baseline)
+def _wanted(policy: Policy, answers: Floats, channels: dict[str, Floats]) -> Floats:
+    """How much each row (n, classes) is wanted (n,); where its policy can't tell, the tie decides.
+
+    Of a model that gives numbers, margin and entropy say nothing.
+    """
+    if policy == "novelty" and NOVELTY in channels:
+        return channels[NOVELTY]
     if policy == "margin" and "output.margin" in channels:
         return np.asarray(1.0 - channels["output.margin"], np.float64)
     if policy == "entropy" and "output.class" in channels:
         safe = np.clip(answers, 1e-12, 1.0)
         return np.asarray(-(safe * np.log(safe)).sum(axis=1) / np.log(answers.shape[1]), np.float64)
-    return by_lot
-
-
-def novelty(channels: dict[str, Floats], baseline: Baseline) -> Floats:
-    """How far rows (n,) are from the training baseline.
-
-    The root mean square, over the watched inputs, of the distance from the reference's mean in its
-    standard deviations.
-    """
-    squares = [
-        ((channels[name] - known.mean) / known.sd) ** 2
-        for name, known in baseline.channels.items()
-        if name.startswith("input.") and name in channels and known.sd
-    ]
-    if not squares:
-        return np.zeros(len(next(iter(channels.values()))))
-    return np.asarray(np.sqrt(np.mean(squares, axis=0)), np.float64)
+    return np.zeros(len(answers))

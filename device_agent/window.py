@@ -9,7 +9,7 @@ import numpy as np
 
 from device_agent.runtime import Model
 from device_agent.shadow import Compared
-from edge_sdk.channels import LATENCY, Array, answer_channels, input_channels
+from edge_sdk.channels import LATENCY, Array, answer_channels, watched_inputs
 from edge_sdk.messages import Window
 from edge_sdk.sketch import Floats, sketch_all
 
@@ -64,12 +64,13 @@ class Gathered:
         return {n: v[0] if len(v) == 1 else np.concatenate(v) for n, v in found.items()}
 
     def _sum_up_inputs(self) -> None:
-        schema, part, size = self._model.manifest.input, [], 0
+        schema, subspace = self._model.manifest.input, self._model.baseline.subspace
+        part, size = [], 0
         for number, rows in enumerate(self._raw, 1):
             part.append(rows)
             size += rows.nbytes
             if size >= CACHE_BYTES or number == len(self._raw):
-                self._columns.append(input_channels(schema, np.concatenate(part)))
+                self._columns.append(watched_inputs(schema, np.concatenate(part), subspace))
                 part, size = [], 0
         self._raw.clear()
         self._raw_bytes = 0

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from edge_sdk.features import Feature, apply_all
 from edge_sdk.sketch import Channel, Floats
+from edge_sdk.subspace import NOVELTY, Subspace, channel_novelty
 
 Array = NDArray[np.generic]
 # What an answer is: of classes, numbers (regression), or how far from normal (anomaly).
@@ -112,6 +113,16 @@ def fits(schema: InputSchema, rows: Array) -> bool:
         return True
     low, high = np.minimum.reduce(rows, axis=None), np.maximum.reduce(rows, axis=None)
     return bool(low >= schema.low and high <= schema.high)  # no NaN passes either
+
+
+def watched_inputs(
+    schema: InputSchema, rows: Array, subspace: Subspace | None
+) -> dict[str, Floats]:
+    """`input_channels`, and how novel they are together where a subspace of them is known."""
+    channels = input_channels(schema, rows)
+    if subspace is not None and subspace.columns:
+        channels[NOVELTY] = channel_novelty(subspace, channels)
+    return channels
 
 
 def input_channels(schema: InputSchema, rows: Array) -> dict[str, Floats]:

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from edge_sdk.errors import InvalidInputError
 from edge_sdk.files import sha256
+from edge_sdk.subspace import Subspace
 
 Floats = NDArray[np.float64]
 MANY = 32  # channels
@@ -44,12 +45,20 @@ class Baseline(msgspec.Struct, frozen=True):
     Attributes:
         correct: of the rows in each bin of `output.confidence`, how many were answered right; empty
             if that is not known.
+        subspace: what the channel `input.novelty` is measured from; None if there is none.
     """
 
     channels: dict[str, Channel]
     rows: int
     format: int = 1
     correct: tuple[int, ...] = ()
+    subspace: Subspace | None = None
+
+    def __post_init__(self) -> None:
+        """Refuse a subspace of channels that nobody watches."""
+        lacking = {*(self.subspace.columns if self.subspace else ())} - self.channels.keys()
+        if lacking:
+            raise ValueError(f"the subspace is of channels that are not there: {sorted(lacking)}")
 
     @property
     def edges_id(self) -> str:
@@ -238,7 +247,10 @@ def merge(one: Sketch, other: Sketch) -> Sketch:
 
 
 def make_baseline(
-    columns: Mapping[str, Floats], labels: tuple[str, ...], right: Floats | None = None
+    columns: Mapping[str, Floats],
+    labels: tuple[str, ...],
+    right: Floats | None = None,
+    subspace: Subspace | None = None,
 ) -> Baseline:
     """The baseline of reference `columns` (name -> (n,)); `output.class` counts `labels`.
 
@@ -248,6 +260,7 @@ def make_baseline(
         columns: the reference rows, by channel.
         labels: names of the classes.
         right: 1 for each row that was answered right, else 0; None if that is not known.
+        subspace: from which the column `input.novelty` was computed, if it was.
     """
     rows = max((len(values) for values in columns.values()), default=0)
     size = 20 if len(columns) <= MANY else 10
@@ -263,4 +276,4 @@ def make_baseline(
         confidence = columns["output.confidence"]
         counts = sketch(channels["output.confidence"], confidence[right > 0]).counts
         correct = tuple(counts)
-    return Baseline(channels, rows, correct=correct)
+    return Baseline(channels, rows, correct=correct, subspace=subspace)

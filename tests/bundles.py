@@ -23,12 +23,14 @@ from edge_sdk.channels import (
     input_channels,
     output_channels,
     to_probabilities,
+    watched_inputs,
 )
 from edge_sdk.formats import to_json
 from edge_sdk.interpreter import Scores
 from edge_sdk.ops import Op
 from edge_sdk.signing import SigningKey
 from edge_sdk.sketch import Baseline, make_baseline
+from edge_sdk.subspace import fit_channels
 
 DIGITS = tuple("0123456789")
 
@@ -48,12 +50,13 @@ def scores(x: Array, labels: tuple[str, ...]) -> Scores:
 def baseline_of(x: Array, labels: tuple[str, ...]) -> Baseline:
     """The reference that a converter would ship for `x`."""
     latency = np.random.default_rng(2).gamma(4.0, 0.5, len(x))
+    subspace = fit_channels(input_channels(schema_of(x), x))
     columns = {
-        **input_channels(schema_of(x), x),
+        **watched_inputs(schema_of(x), x, subspace),
         **output_channels(scores(x, labels).astype(np.float64)),
         "latency_ms": latency,
     }
-    return make_baseline(columns, labels)
+    return make_baseline(columns, labels, subspace=subspace)
 
 
 def schema_of(x: Array) -> InputSchema:

@@ -17,6 +17,7 @@ from edge_sdk.ops import Op
 from edge_sdk.signed_time import sign_time
 from edge_sdk.signing import SigningKey
 from edge_sdk.sketch import Baseline, Channel, Sketch
+from edge_sdk.subspace import Subspace
 
 FOLDER = Path(__file__).parent / "golden"
 KEY = SigningKey(Ed25519PrivateKey.from_private_bytes(bytes(range(32))))
@@ -32,6 +33,23 @@ BASELINE = Baseline(
         ),
     },
     rows=8,
+)
+NOVEL_BASELINE = msgspec.structs.replace(
+    BASELINE,
+    channels={
+        **BASELINE.channels,
+        "input.novelty": Channel(
+            kind="numeric", edges=(0.5, 1.0, 2.0), counts=(1, 4, 3, 0), mean=0.75, sd=0.25
+        ),
+    },
+    subspace=Subspace(
+        columns=("input.brightness",),
+        mean=np.array([0.5], "<f4").tobytes(),
+        scale=np.array([0.25], "<f4").tobytes(),
+        components=np.array([1.0], "<f4").tobytes(),
+        spread=(1.0,),
+        rest=1.0,
+    ),
 )
 MANIFEST = bundle.Manifest(
     name="pets",
@@ -190,6 +208,7 @@ def documents() -> dict[str, bytes]:
     return {
         "manifest-1.json": to_json(MANIFEST),
         "baseline-1.json": to_json(BASELINE),
+        "baseline-1-novelty.json": to_json(NOVEL_BASELINE),
         "trust-1.json": to_json(TRUST),
         "assignment-1.dsse.json": messages.sign_assignment(ASSIGNMENT, KEY),
         "enrol-request-1.json": msgspec.json.encode(identity.prove(request, b"k" * 32)),

@@ -14,7 +14,13 @@ from device_agent.runtime import Model
 from device_agent.sources import Paced
 from device_agent.window import WindowBuffer
 from edge_sdk.bundle import TensorSpec, unpack
-from edge_sdk.channels import LATENCY, Preprocessing, input_channels, output_channels
+from edge_sdk.channels import (
+    LATENCY,
+    Preprocessing,
+    input_channels,
+    output_channels,
+    watched_inputs,
+)
 from edge_sdk.formats import to_msgpack
 from edge_sdk.interpreter import LiteRt, Prepared
 from edge_sdk.messages import MAX_MESSAGE, Running
@@ -76,7 +82,9 @@ def test_the_sketches_are_those_of_all_rows_however_they_were_portioned(monkeypa
     for row in x:
         buffer.answered(row[np.newaxis], stored(one.interpreter, row[np.newaxis]), np.ones(1))
     window = buffer.close(1.5, 2, 9).window()
-    expected = {**input_channels(BUNDLE.manifest.input, x), **output_channels(scores.astype(float))}
+    inputs = watched_inputs(BUNDLE.manifest.input, x, BUNDLE.baseline.subspace)
+    assert "input.novelty" in inputs
+    expected = {**inputs, **output_channels(scores.astype(float))}
     for name, values in expected.items():
         want = sketch(BUNDLE.baseline.channels[name], values)
         assert window.channels[name].counts == want.counts
