@@ -178,6 +178,7 @@ class _Session:
             self._device,
             shared.mqtt_password,
             self._renewal.context,
+            lambda: self._uplink.will(),
         )
         self._link = FallbackLink(
             lambda post: setup.make_link(address, post, chance),
@@ -305,9 +306,9 @@ class _Session:
 
     def _handle(self, item: _Item) -> None:
         match item:
-            case Up():
+            case Up(number):
                 log.info("%s: connected", self._device)
-                self._uplink.connected()
+                self._uplink.connected(number)
             case Down(reason):
                 if self._uplink.online:
                     log.info("%s: offline (%s)", self._device, reason)

@@ -28,7 +28,13 @@ FIRST_WAIT = 1.0
 
 
 class Up(msgspec.Struct, frozen=True):
-    """Connected and subscribed."""
+    """Connected and subscribed.
+
+    Attributes:
+        number: of the connection; 0 if it is none that could break.
+    """
+
+    number: int = 0
 
 
 class Down(msgspec.Struct, frozen=True):
@@ -56,13 +62,18 @@ class Link(Protocol):
 
 
 class Address(msgspec.Struct, frozen=True):
-    """Where to connect, and as whom; with `tls` by mutual TLS."""
+    """Where to connect, and as whom; with `tls` by mutual TLS.
+
+    Attributes:
+        will: of the next connection: its number, and what the server is told should it break.
+    """
 
     host: str
     port: int
     device: str
     password: str
     tls: ssl.SSLContext | None = None
+    will: Callable[[], tuple[int, bytes]] | None = None
 
 
 class MqttLink:
@@ -72,7 +83,7 @@ class MqttLink:
         self, address: Address, post: Callable[[LinkEvent], None], chance: random.Random
     ) -> None:
         self._address, self._post, self._chance = address, post, chance
-        self._failures = 0
+        self._failures = self._number = 0
         self._kinds = {topic(address.device, kind): kind for kind in DOWNWARD}
         client = Client(
             CallbackAPIVersion.VERSION2,
@@ -83,6 +94,7 @@ class MqttLink:
         if address.tls is not None:
             client.tls_set_context(address.tls)
         client.max_inflight_messages_set(IN_FLIGHT)
+        client.on_pre_connect = self._on_pre_connect
         client.on_connect = self._on_connect
         client.on_disconnect = self._on_disconnect
         client.on_connect_fail = self._on_connect_fail
@@ -114,10 +126,16 @@ class MqttLink:
                 found.shutdown(socket.SHUT_RDWR)
 
     def stop(self) -> None:
-        """Disconnect for good."""
-        self._client.disconnect()
+        """Disconnect for good; the will is carried out too, as a stopped device is gone as well."""
+        goodbye = ReasonCode(PacketTypes.DISCONNECT, "Disconnect with will message")
+        self._client.disconnect(reasoncode=goodbye)
         self._client.loop_stop()
         self._client.reinitialise()  # closes its wake-up sockets, which the two above leave open
+
+    def _on_pre_connect(self, client: Client, _data: object) -> None:
+        if self._address.will is not None:
+            self._number, will = self._address.will()
+            client.will_set(topic(self._address.device, "link"), will, qos=1)
 
     def _on_connect(
         self, client: Client, _: object, _flags: ConnectFlags, code: ReasonCode, _more: object
@@ -129,7 +147,7 @@ class MqttLink:
         self._failures = 0
         client.drop_out_messages()  # the outbox sends them again; paho would too
         client.subscribe([(name, 1) for name in self._kinds])
-        self._post(Up())
+        self._post(Up(self._number))
 
     def _on_disconnect(
         self,

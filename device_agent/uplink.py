@@ -1,5 +1,6 @@
 """The way up: bodies go into the outbox, and from there sealed onto the link until confirmed."""
 
+import itertools
 import math
 import secrets
 import time
@@ -12,7 +13,8 @@ import msgspec
 from device_agent.budget import Budget
 from device_agent.enrol import Identity
 from device_agent.outbox import Numbered, Outbox, Stamp
-from edge_sdk.messages import Body, Sealed, Window, seal
+from edge_sdk.formats import to_msgpack
+from edge_sdk.messages import Body, Connection, Sealed, Window, seal
 from edge_sdk.stick import Report
 from edge_sdk.topics import Upward
 
@@ -45,12 +47,13 @@ class Uplink:
         clock: Clock,
         publish: Callable[[Upward, bytes], None],
     ) -> None:
-        boot = secrets.token_hex(8)
+        boot = self._boot = secrets.token_hex(8)
         self._identity, self._clock, self._publish = identity, clock, publish
         self._outbox = Outbox(path, boot, bounds.bytes, bounds.days * 86_400)
         self._budget = Budget(bounds.bytes_per_day, clock.monotonic())
         self._started = self._moved = clock.monotonic()
         self._lost_rows = 0
+        self._connections = itertools.count(1)
         self.sent_bytes = 0
         self.online = False
 
@@ -72,9 +75,19 @@ class Uplink:
         now = Stamp(self._clock.wall(), self._clock.monotonic() - self._started)
         self._lost_rows += self._outbox.put(body, now)
 
-    def connected(self) -> None:
-        """A new connection: whatever was not confirmed may be lost, so it goes again."""
+    def will(self) -> tuple[int, bytes]:
+        """The next connection's number, and what is told should it break; from any thread."""
+        number = next(self._connections)
+        return number, self._connection(number, up=False)
+
+    def connected(self, number: int) -> None:
+        """A new connection: whatever was not confirmed may be lost, so it goes again.
+
+        What is told about a connection first makes its last will count; a `number` of 0 has none.
+        """
         self.online = True
+        if number:
+            self._hand_over("link", self._connection(number, up=True))
         self._resend()
 
     def disconnected(self) -> None:
@@ -111,18 +124,25 @@ class Uplink:
         """Make durable what was queued; nothing is sent any more."""
         self._outbox.close()
 
+    def _connection(self, number: int, *, up: bool) -> bytes:
+        uptime = self._clock.monotonic() - self._started
+        body = to_msgpack(Connection(number=number, up=up))
+        return self._sealed(Numbered("link", body, self._clock.wall(), uptime, self._boot, 0))
+
     def _resend(self) -> None:
         self._moved = self._clock.monotonic()
         self._send(self._outbox.unconfirmed())
 
     def _send(self, messages: list[Numbered]) -> None:
         for one in messages:
-            payload = self._sealed(one)
-            self.sent_bytes += len(payload)
-            self._budget.spend(len(payload))
-            day = time.strftime("%Y-%m-%d", time.gmtime(self._clock.wall()))
-            self._outbox.left(one.kind, len(payload), day)
-            self._publish(one.kind, payload)
+            self._hand_over(one.kind, self._sealed(one))
+
+    def _hand_over(self, kind: Upward, payload: bytes) -> None:
+        self.sent_bytes += len(payload)
+        self._budget.spend(len(payload))
+        day = time.strftime("%Y-%m-%d", time.gmtime(self._clock.wall()))
+        self._outbox.left(kind, len(payload), day)
+        self._publish(kind, payload)
 
     def _sealed(self, one: Numbered) -> bytes:
         sealed = Sealed(

@@ -218,14 +218,32 @@ class Event(msgspec.Struct, frozen=True, kw_only=True):
     detail: str = ""
 
 
+class Connection(msgspec.Struct, frozen=True, kw_only=True):
+    """The device's connection came up; or, as its last will, that this very one broke.
+
+    It is told by whoever serves MQTT when the device can't speak any more, so it is outside of the
+    numbering (`seq` is 0). It counts for the connection it names alone: to repeat it changes
+    nothing.
+
+    Attributes:
+        number: of the connection, counted from 1 within the boot.
+        up: False in the last will.
+    """
+
+    format: int = 1
+    number: int
+    up: bool
+
+
 class Sealed(msgspec.Struct, frozen=True, kw_only=True):
     """An upward message on its way.
 
     Attributes:
-        boot: random id of the device's process start; `seq` counts from 1 within it.
+        boot: random id of the device's process start.
+        seq: counts from 1 within it; 0 for a Connection.
         wall: the device's wall clock, Unix seconds; never trusted alone.
         uptime: its monotonic clock, seconds since `boot`.
-        body: the encoded Report, Window or Event; the topic says which.
+        body: the encoded message; the topic says of which kind.
         mac: HMAC-SHA-256 under the device's key over everything above and the kind.
     """
 
@@ -329,13 +347,13 @@ class Command(msgspec.Struct, frozen=True, kw_only=True):
     samples: SampleRequest | None = None
 
 
-Body = Report | Window | Event | Sample
-B = TypeVar("B", Report, Window, Event, Sample)
+Body = Report | Window | Event | Sample | Connection
 KIND_OF: dict[type[Body], Upward] = {
     Report: "report",
     Window: "telemetry",
     Event: "event",
     Sample: "sample",
+    Connection: "link",
 }
 BODY_OF: dict[Upward, type[Body]] = {kind: body for body, kind in KIND_OF.items()}
 
@@ -359,7 +377,8 @@ def unseal_upward(payload: bytes, kind: Upward, device: str, key: bytes) -> Seal
         raise UntrustedError(f"{device} sent a message in the name of {message.device[:64]!r}")
     if not hmac.compare_digest(message.mac, _mac(message, kind, key)):
         raise UntrustedError(f"a {kind} message in the name of {device} has a wrong HMAC")
-    if message.seq < 1 or not message.boot or len(message.boot) > 64:
+    numbered = message.seq == 0 if kind == "link" else message.seq >= 1
+    if not numbered or not message.boot or len(message.boot) > 64:
         raise FormatError(f"a {kind} message of {device} is numbered {message.seq}")
     return message
 

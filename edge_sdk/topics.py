@@ -5,7 +5,7 @@ from typing import Literal, get_args
 
 from edge_sdk.errors import FormatError
 
-Upward = Literal["report", "telemetry", "event", "sample"]
+Upward = Literal["report", "telemetry", "event", "sample", "link"]
 Downward = Literal["desired", "ack", "command"]
 
 PREFIX = "edge/1"

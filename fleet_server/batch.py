@@ -11,11 +11,11 @@ import msgspec
 
 from edge_sdk.errors import FormatError
 from edge_sdk.formats import to_msgpack
-from edge_sdk.messages import Event, Report, Sample, Sealed, Window
+from edge_sdk.messages import Connection, Event, Report, Sample, Sealed, Window
 from edge_sdk.packing import unpacked
 from edge_sdk.sketch import Sketch
 from edge_sdk.topics import Upward
-from fleet_server import rollups
+from fleet_server import presence, rollups
 from fleet_server.decay.accuracy import Calibration, calibration
 from fleet_server.evidence.measures import measures
 from fleet_server.plausible import why_not_event, why_not_report, why_not_window
@@ -49,7 +49,7 @@ class Arrived(msgspec.Struct, frozen=True, kw_only=True):
     kind: Upward
     payload: bytes
     sealed: Sealed | None = None
-    body: Report | Window | Event | Sample | None = None
+    body: Report | Window | Event | Sample | Connection | None = None
     reason: str = ""
 
 
@@ -67,6 +67,8 @@ class _Sorted(msgspec.Struct):
     reports: list[tuple[int, Sealed, Report, float]] = []  # boot's place in the order, time
     poison: list[Poison] = []
     samples: list[SampleRecord] = []
+    spoke: set[str] = set()  # devices with a message that is new
+    connections: list[tuple[float, Sealed, Connection]] = []
     asked: dict[str, int] = {}  # the number of each device's last command
     calibrations: dict[str, Calibration | None] = {}  # by digest
 
@@ -87,18 +89,25 @@ def commit(store: Store, batch: Sequence[Arrived | Seen], bundles: Bundles) -> d
         rows: dict[str, int] = {}
         for window in out.windows:
             rows[window.device] = rows.get(window.device, 0) + window.rows
-        store.seen({item.device: item.at for item in batch}, rows)
+        store.seen({item.device: item.at for item in batch}, rows, out.spoke)
+        _note_connections(store, out.connections)
     return contiguous
 
 
 def _take_in(
     store: Store, arrived: Sequence[Arrived], bundles: Bundles, out: _Sorted
 ) -> dict[Key, int]:
-    keys = {(item.device, item.sealed.boot) for item in arrived if item.sealed}
+    keys = {(i.device, i.sealed.boot) for i in arrived if i.sealed and i.sealed.seq}
     streams = store.streams(sorted(keys))
     for item in arrived:
         if item.sealed is None:
             out.poison.append(_poison(item, item.reason))
+            continue
+        if not item.sealed.seq:  # outside of the numbering: it is told by whoever serves MQTT
+            if isinstance(item.body, Connection):
+                out.connections.append((item.at, item.sealed, item.body))
+            else:
+                out.poison.append(_poison(item, item.reason))
             continue
         key = (item.device, item.sealed.boot)
         place, stream = streams[key]
@@ -109,6 +118,7 @@ def _take_in(
             out.poison.append(_poison(item, "too many messages before it are missing"))
             continue
         streams[key] = (place, after)
+        out.spoke.add(item.device)
         _sort(item, item.sealed, place, bundles, out)
     store.save_streams(streams)
     return {key: stream.contiguous for key, (_, stream) in streams.items()}
@@ -134,7 +144,7 @@ def _sort(item: Arrived, sealed: Sealed, place: int, bundles: Bundles, out: _Sor
                 out.reports.append((place, sealed, report, at))
         case Sample() as sample:
             reason = _take_sample(item, sample, bundles(sample.digest), out)
-        case None:
+        case None | Connection():
             reason = item.reason
     if reason:
         out.poison.append(_poison(item, reason))
@@ -196,6 +206,19 @@ def _apply_reports(store: Store, reports: Sequence[tuple[int, Sealed, Report, fl
     store.add_runs(runs)
     for device in changed.values():
         store.save_report(device)
+
+
+def _note_connections(
+    store: Store, connections: Sequence[tuple[float, Sealed, Connection]]
+) -> None:
+    """In the order in which they came; after the batch's other messages, which came before."""
+    for at, sealed, connection in connections:
+        device = store.device(sealed.device)
+        if device is None:
+            continue
+        after = presence.told(device, sealed, connection, at, store.boots(device.id))
+        if after != device:
+            store.save_presence(after)
 
 
 def _loaded(device: DeviceRecord) -> tuple[str, str]:

@@ -75,14 +75,18 @@ def overview(
 
 
 def health(
-    last_seen: float | None, recent: Sequence[WindowRecord], now: float, *, connected: bool
+    device: DeviceRecord, recent: Sequence[WindowRecord], now: float, *, connected: bool
 ) -> Health:
     """How a device is, by the time since it was last heard of, in its own reporting periods.
 
-    A device that is connected is never called offline: its link is checked by MQTT itself.
+    A device that is connected is never called offline: its link is checked by MQTT itself. One
+    whose last will came is offline at once.
     """
+    last_seen = device.last_seen
     if last_seen is None:
         return "new"
+    if device.left_at is not None and not connected:
+        return "offline"
     if connected and not recent:
         return "live"  # it has nothing to report yet
     period = sum(w.seconds for w in recent) / len(recent) if recent else PERIOD_OF_SILENT
@@ -189,7 +193,7 @@ class _Look:
             health=(
                 "revoked"
                 if device.revoked_at is not None
-                else health(seen, recent, now, connected=device.id in self._online)
+                else health(device, recent, now, connected=device.id in self._online)
             ),
             seen_seconds_ago=None if seen is None else max(now - seen, 0.0),
             model=runs.model if runs else order.model if order else "",

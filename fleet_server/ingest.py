@@ -184,7 +184,7 @@ class Ingest:
         self._meters.online.set(len(self.online))
         _settle(batch, None)
         for item in items:
-            if isinstance(item, Arrived) and item.sealed:
+            if isinstance(item, Arrived) and item.sealed and item.sealed.seq:
                 self._lookout.hears(item.device, item.sealed.boot, item.sealed.seq, item.at)
         self._confirm(reached)
         for twins in self._lookout.take():

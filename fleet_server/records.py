@@ -40,6 +40,8 @@ class DeviceRecord(msgspec.Struct, frozen=True, kw_only=True):
         rows: inferences answered, over all its windows.
         revoked_at: when it was shut out; None while it is welcome.
         tls_key: SHA-256 (hex) of the key its certificate is for; empty if it never had one.
+        link_boot, link_number: its newest MQTT connection, as it told; empty and 0 before.
+        left_at: when that connection's last will came; None since it was heard of again.
     """
 
     id: str
@@ -64,6 +66,9 @@ class DeviceRecord(msgspec.Struct, frozen=True, kw_only=True):
     revoked_at: float | None = None
     tls_key: str = ""
     beside_digest: str = ""
+    link_boot: str = ""
+    link_number: int = 0
+    left_at: float | None = None
 
 
 class BundleRecord(msgspec.Struct, frozen=True, kw_only=True):

@@ -167,6 +167,7 @@ class FleetServer:
         self.commands: dict[str, bytes] = {}
         self.stored: dict[tuple[str, str], dict[int, messages.Sealed]] = defaultdict(dict)
         self.inbox: list[tuple[str, messages.Body]] = []
+        self.links: list[tuple[str, str, messages.Body]] = []  # births and last wills
         self.received_count = self.posts = 0
         self.refusing = False  # every device's messages over HTTP
         self.gone = False  # the HTTP side hangs up on everybody
@@ -314,6 +315,9 @@ class FleetServer:
     async def received(self, device: str, kind: str, payload: bytes) -> bytes:
         key = self.secrets[device].mac
         sealed = messages.unseal_upward(payload, kind, device, key)
+        if kind == "link":
+            self.links.append((device, sealed.boot, messages.body(sealed, kind)))
+            return b""
         self.received_count += 1
         stored = self.stored[device, sealed.boot]
         if sealed.seq not in stored:

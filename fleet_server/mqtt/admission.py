@@ -93,10 +93,8 @@ def welcome(connect: Connect, device: str, offer: Offer) -> Connack:
 
 
 def _check_will(will: Will, device: str) -> None:
-    if will.topic != topic(device, "event"):
-        raise MqttError(
-            Reason.NOT_AUTHORIZED, f"a will goes to {topic(device, 'event')} or nowhere"
-        )
+    if will.topic != topic(device, "link"):
+        raise MqttError(Reason.NOT_AUTHORIZED, f"a will goes to {topic(device, 'link')} or nowhere")
     if will.qos == 2:
         raise MqttError(Reason.QOS_NOT_SUPPORTED, "QoS 2 is not offered: give the will QoS 1")
     if will.retain:

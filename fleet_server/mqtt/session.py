@@ -132,7 +132,7 @@ class Session:
         self._online = Online(terms, self._door)
         self._deadline = None if terms.patience is None else now + terms.patience
         if terms.will is not None:
-            self._will = Store("event", terms.will.payload)
+            self._will = Store("link", terms.will.payload)
         return [Opened(terms.device), Send(welcome(packet, terms.device, self._offer))]
 
     def _serve(self, packet: FromDevice, online: Online) -> list[Action]:

@@ -1,9 +1,9 @@
 """Enrolment keys, devices, and the orders given to them."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 
 import msgspec
-from sqlalchemy import RowMapping, bindparam, case, insert, select, update
+from sqlalchemy import RowMapping, bindparam, case, insert, null, select, update
 
 from edge_sdk.errors import RefusedError
 from edge_sdk.messages import Assignment
@@ -96,8 +96,24 @@ class Devices(Database):
         with self._write() as c:
             c.execute(update(table).where(table.c.id == device.id).values(said))
 
-    def seen(self, at: Mapping[str, float], rows: Mapping[str, int]) -> None:
-        """Devices were heard of at these times and answered these many rows more."""
+    def save_presence(self, device: DeviceRecord) -> None:
+        """Replace what is known of the device's connection."""
+        table = tables.devices
+        values = {
+            "link_boot": device.link_boot,
+            "link_number": device.link_number,
+            "left_at": device.left_at,
+        }
+        with self._write() as c:
+            c.execute(update(table).where(table.c.id == device.id).values(values))
+
+    def seen(
+        self, at: Mapping[str, float], rows: Mapping[str, int], spoke: Collection[str] = ()
+    ) -> None:
+        """Devices were heard of at these times and answered these many rows more.
+
+        Those that `spoke` are there, whatever a last will said before.
+        """
         if not at:
             return
         table = tables.devices
@@ -108,12 +124,16 @@ class Devices(Database):
             .values(
                 last_seen=case((later, table.c.last_seen), else_=bindparam("at")),
                 rows=table.c.rows + bindparam("more"),
+                left_at=case((bindparam("spoke"), null()), else_=table.c.left_at),
             )
         )
         with self._write() as c:
             c.execute(
                 statement,
-                [{"who": who, "at": when, "more": rows.get(who, 0)} for who, when in at.items()],
+                [
+                    {"who": who, "at": when, "more": rows.get(who, 0), "spoke": who in spoke}
+                    for who, when in at.items()
+                ],
             )
 
     def order(self, orders: Iterable[tuple[Assignment, bytes]]) -> None:

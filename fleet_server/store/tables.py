@@ -61,6 +61,9 @@ devices = Table(
     Column("revoked_at", Float),
     Column("tls_key", Text, nullable=False, server_default=""),
     Column("beside_digest", Text, nullable=False, server_default=""),
+    Column("link_boot", Text, nullable=False, server_default=""),
+    Column("link_number", Whole, nullable=False, server_default="0"),
+    Column("left_at", Float),
     Index("devices_by_running", "running_digest"),
 )
 

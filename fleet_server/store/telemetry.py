@@ -55,6 +55,13 @@ class Telemetry(Database):
                 for row in rows
             }
 
+    def boots(self, device: str) -> dict[str, int]:
+        """The boots that a device was heard of in, each with its place in the order of that."""
+        table = tables.streams
+        query = select(table.c.boot, table.c.id).where(table.c.device == device)
+        with self._read() as c:
+            return {row.boot: row.id for row in c.execute(query)}
+
     def save_streams(self, streams: Mapping[Key, tuple[int, Stream]]) -> None:
         if not streams:
             return

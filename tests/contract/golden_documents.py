@@ -218,6 +218,7 @@ def documents() -> dict[str, bytes]:
         "event-1.msgpack": sealed(EVENT, 3),
         "telemetry-1-compared.msgpack": sealed(COMPARED_WINDOW, 4),
         "sample-1.msgpack": sealed(SAMPLE, 5),
+        "link-1.msgpack": sealed(messages.Connection(number=2, up=False), 0),
         "command-1.dsse.json": messages.sign_command(COMMAND, KEY),
         "ack-1.msgpack": messages.seal_ack("b1", 3, "pi-7", MAC_KEY),
         "time-1.dsse.json": sign_time("nonce-1", 1_700_000_000.5, KEY),

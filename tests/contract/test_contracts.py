@@ -39,6 +39,7 @@ def test_the_bytes_of_version_1_never_change(name):
         ("event", golden.EVENT, "event-1.msgpack"),
         ("telemetry", golden.COMPARED_WINDOW, "telemetry-1-compared.msgpack"),
         ("sample", golden.SAMPLE, "sample-1.msgpack"),
+        ("link", messages.Connection(number=2, up=False), "link-1.msgpack"),
     ],
 )
 def test_old_messages_are_still_read(kind, body, file):

@@ -71,6 +71,9 @@ def test_agents_and_server_meet_at_a_broker_that_knows_them_by_certificate(folde
             until(lambda: [d.id for d in fleet.devices() if d.health == "live"] == ["dev-1"])
             fleet.create_rollout("quarters", "1", {"name": "all-at-once"})
             until(lambda: fleet.devices()[0].running == "1", 60)
+        begun = time.monotonic()
+        until(lambda: fleet.devices()[0].health == "offline")
+        assert time.monotonic() - begun < 40  # by silence it would take 50 seconds
 
 
 class Sender:

@@ -234,12 +234,12 @@ def test_subscribing_to_another_device_is_refused(server, version):
 @VERSIONS
 def test_the_will_of_a_device_whose_socket_dies_is_received(server, version):
     device = Device(server, "pi-7", version)
-    device.client.will_set(topic("pi-7", "event"), b"gone", qos=1)
+    device.client.will_set(topic("pi-7", "link"), b"gone", qos=1)
     device.client.connect("127.0.0.1", server.port)
     device.client.loop()
     until(lambda: device.client.loop() == 0 and device.answers)
     device.client.socket().shutdown(socket.SHUT_RDWR)
-    until(lambda: server.door.messages == [("pi-7", "event", b"gone")])
+    until(lambda: server.door.messages == [("pi-7", "link", b"gone")])
     until(lambda: ("disconnected", "pi-7") in server.door.log)
     device.client.loop_misc()
     device.client.socket().close()

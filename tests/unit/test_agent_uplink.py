@@ -41,7 +41,7 @@ def test_what_was_queued_offline_goes_up_sealed_with_the_time_it_was_made(world)
     clock.now += 60
     uplink.pump()
     assert wire == []
-    uplink.connected()
+    uplink.connected(0)
     uplink.pump()
     [sealed] = opened(wire)
     assert (sealed.seq, sealed.uptime, sealed.wall) == (1, 5.0, 1e9 + 105)
@@ -50,18 +50,18 @@ def test_what_was_queued_offline_goes_up_sealed_with_the_time_it_was_made(world)
 
 def test_a_new_connection_sends_what_is_in_flight_again(world):
     uplink, _, wire = world
-    uplink.connected()
+    uplink.connected(0)
     uplink.put(Event(name="a"))
     uplink.pump()
     uplink.disconnected()
-    uplink.connected()
+    uplink.connected(0)
     assert len(wire) == 2
     assert wire[0] == wire[1]
 
 
 def test_silence_of_the_server_sends_it_again_after_a_while_but_not_at_once(world):
     uplink, clock, wire = world
-    uplink.connected()
+    uplink.connected(0)
     uplink.put(Event(name="a"))
     uplink.pump()
     clock.now += RESEND - 1
@@ -85,7 +85,7 @@ def test_rows_dropped_for_want_of_room_are_counted_in_the_next_window(world):
         uplink.put(
             Window(model=model, version="1", digest="d", edges_id="e", seconds=1.0, rows=rows)
         )
-    uplink.connected()
+    uplink.connected(0)
     uplink.pump()
     windows = [body(sealed, "telemetry") for sealed in opened(wire)]
     arrived, dropped = sum(w.rows for w in windows), sum(w.dropped for w in windows)
@@ -97,7 +97,7 @@ def test_windows_widen_to_meet_a_daily_budget_and_nothing_else_waits(tmp_path):
     clock, wire = Clock(), []
     bounds = Bounds(1 << 20, bytes_per_day=24_000)
     uplink = Uplink(IDENTITY, tmp_path / "o", bounds, clock, lambda *sent: wire.append(sent))
-    uplink.connected()
+    uplink.connected(0)
     for minute in range(4 * 60):
         clock.now += 60
         uplink.put(Window(model="m", version="1", digest="d", edges_id="e", seconds=60.0, rows=600))

@@ -53,7 +53,7 @@ def test_a_refusal_is_answered_with_its_reason_and_ends_the_connection():
 
 
 def test_a_revoked_session_ends_with_words_and_without_its_will():
-    will = Will(topic=topic("pi-7", "event"), payload=b"gone", qos=1, retain=False)
+    will = Will(topic=topic("pi-7", "link"), payload=b"gone", qos=1, retain=False)
     open_one = session(lambda *_: "")
     open_one.received(hello(will=will), 0)
     send, close = open_one.revoked()

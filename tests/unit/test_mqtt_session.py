@@ -121,7 +121,7 @@ def test_an_asked_for_session_expiry_is_cut_to_none_and_an_empty_client_id_is_na
             Reason.BAD_AUTHENTICATION_METHOD,
         ),
         (
-            connect(will=Will(topic="edge/1/pi-8/event", payload=b"", qos=0, retain=False)),
+            connect(will=Will(topic="edge/1/pi-8/link", payload=b"", qos=0, retain=False)),
             Reason.NOT_AUTHORIZED,
         ),
         (
@@ -129,11 +129,11 @@ def test_an_asked_for_session_expiry_is_cut_to_none_and_an_empty_client_id_is_na
             Reason.NOT_AUTHORIZED,
         ),
         (
-            connect(will=Will(topic="edge/1/pi-7/event", payload=b"", qos=2, retain=False)),
+            connect(will=Will(topic="edge/1/pi-7/link", payload=b"", qos=2, retain=False)),
             Reason.QOS_NOT_SUPPORTED,
         ),
         (
-            connect(will=Will(topic="edge/1/pi-7/event", payload=b"", qos=0, retain=True)),
+            connect(will=Will(topic="edge/1/pi-7/link", payload=b"", qos=0, retain=True)),
             Reason.RETAIN_NOT_SUPPORTED,
         ),
     ],
@@ -294,7 +294,7 @@ def test_a_connection_without_connect_is_given_up():
     assert [type(action) for action in session.tick(10)] == [Close]
 
 
-WILL = Will(topic="edge/1/pi-7/event", payload=b"gone", qos=1, retain=False)
+WILL = Will(topic="edge/1/pi-7/link", payload=b"gone", qos=1, retain=False)
 
 
 @pytest.mark.parametrize(
@@ -312,7 +312,7 @@ WILL = Will(topic="edge/1/pi-7/event", payload=b"gone", qos=1, retain=False)
 def test_the_last_will_is_executed_unless_it_was_revoked(end, executed):
     session = online(will=WILL)
     end(session)
-    assert session.gone() == ([Store("event", b"gone")] if executed else [])
+    assert session.gone() == ([Store("link", b"gone")] if executed else [])
     assert session.gone() == []
 
 

@@ -6,7 +6,7 @@ import pytest
 from edge_sdk.formats import to_json
 from edge_sdk.messages import Assignment
 from fleet_server.fleet import health, overview
-from fleet_server.records import AlertRecord, NewWindow
+from fleet_server.records import AlertRecord, DeviceRecord, NewWindow
 from fleet_server.views import AlertRow, RolloutRow
 from tests.server_side import NOW, backend
 
@@ -37,6 +37,12 @@ def described(record, devices):
 
 def look(back, online=(), drifting=None, now=NOW):
     return overview(back.store, describe=described, online=online, drifting=drifting or {}, now=now)
+
+
+def heard_of(at):
+    return DeviceRecord(
+        id="pi-1", public="", profile="", labels={}, enrolled_at=NOW - 9, last_seen=at
+    )
 
 
 def windows(back, device, *, first=0, count=3, seconds=5.0, confidence=0.9, digest=None):
@@ -92,21 +98,27 @@ def test_health_counts_in_the_devices_own_periods(back, silent, connected, expec
     back.device()
     windows(back, "pi-1", seconds=10.0)
     recent = back.store.recent_windows()["pi-1"]
-    assert health(NOW, recent, NOW + silent, connected=connected) == expected
+    assert health(heard_of(NOW), recent, NOW + silent, connected=connected) == expected
 
 
 def test_very_short_periods_count_as_five_seconds(back):
     back.device()
     windows(back, "pi-1", seconds=0.5)
     recent = back.store.recent_windows()["pi-1"]
-    assert health(NOW, recent, NOW + 10, connected=False) == "live"
-    assert health(NOW, recent, NOW + 51, connected=False) == "offline"
+    assert health(heard_of(NOW), recent, NOW + 10, connected=False) == "live"
+    assert health(heard_of(NOW), recent, NOW + 51, connected=False) == "offline"
 
 
 def test_a_device_with_nothing_to_report_is_live_while_it_is_connected():
-    assert health(None, [], NOW, connected=False) == "new"
-    assert health(NOW, [], NOW + 9999, connected=True) == "live"
-    assert health(NOW, [], NOW + 9999, connected=False) == "offline"
+    assert health(heard_of(None), [], NOW, connected=False) == "new"
+    assert health(heard_of(NOW), [], NOW + 9999, connected=True) == "live"
+    assert health(heard_of(NOW), [], NOW + 9999, connected=False) == "offline"
+
+
+def test_a_device_whose_last_will_came_is_offline_at_once_unless_it_is_connected_again():
+    gone = msgspec.structs.replace(heard_of(NOW), left_at=NOW)
+    assert health(gone, [], NOW, connected=False) == "offline"
+    assert health(gone, [], NOW, connected=True) == "live"
 
 
 def test_what_runs_is_counted_by_reported_digest_not_by_order(back):

@@ -9,7 +9,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from edge_sdk.errors import EdgeError
-from edge_sdk.messages import Event, Report, Running, unseal_ack
+from edge_sdk.messages import Connection, Event, Report, Running, unseal_ack
 from edge_sdk.packing import packed
 from edge_sdk.sketch import Sketch
 from fleet_server.credentials import Credentials
@@ -403,3 +403,34 @@ def test_coming_and_going_is_seen(back):
 
     drive(back, story)
     assert back.store.device("pi-1").last_seen == NOW + 5
+
+
+def test_a_last_will_shows_the_device_gone_and_leaves_the_numbering_alone(back):
+    device = back.device()
+
+    def link(number, *, up, boot="boot-1"):
+        return device.message(Connection(number=number, up=up), seq=0, boot=boot)
+
+    gone = []
+
+    async def story(rig):
+        for message in (
+            link(1, up=True),
+            device.message(back.window()),
+            link(1, up=False),  # the connection broke
+            device.message(back.window()),  # yet the device is heard of
+            link(1, up=False),
+            link(2, up=True),  # and connects again
+            link(1, up=False),  # somebody sends the old will once more
+            link(2, up=False),
+        ):
+            await rig.send(device, message)
+            gone.append(back.store.device("pi-1").left_at is not None)
+        await rig.send(device, device.message(back.window(), seq=0))  # nothing else is outside it
+
+    rig = drive(back, story)
+    assert gone == [False, False, True, False, True, False, False, True]
+    assert rig.acks[-1] == ("pi-1", "boot-1", 2)
+    assert len(back.store.windows("digits", 0)) == 2
+    [reason] = reasons(back)
+    assert "is numbered 0" in reason
