@@ -205,7 +205,7 @@ class _Session:
         self._monotonic, self._wall = setup.clock.monotonic, setup.clock.wall
         self._watchdog = Watchdog(WATCHDOG_EVERY)
         self._memory = update.Memory()
-        self._source, self._gauges = setup.source, Gauges()
+        self._source, self._gauges, self._board = setup.source, Gauges(), setup.board
         self._told_state = State()
         self._told: dict[str, str] = {}  # by what is in trouble
         self._noticed: deque[str] = deque(maxlen=16)
@@ -299,6 +299,7 @@ class _Session:
             ("source-failed", self._source.trouble),
             ("output-failed", self._outlets.trouble),
             ("outbox-damaged", self._uplink.trouble),
+            ("board-reset", self._board.resets if self._board else ""),
         ):
             if trouble != self._told.get(what, ""):
                 self._told[what] = trouble

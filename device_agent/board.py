@@ -7,6 +7,7 @@ of a delivery cost time only; a delivery goes on where the board's own storage e
 import secrets
 import struct
 import threading
+from collections import deque
 from importlib import import_module
 from time import monotonic
 from typing import Protocol
@@ -21,6 +22,7 @@ from device_agent.serial_protocol import (
     Counters,
     Kind,
     Packet,
+    Result,
 )
 from edge_sdk.bundle import KernelFamily, Manifest
 from edge_sdk.channels import Array
@@ -31,6 +33,7 @@ from edge_sdk.interpreter import Prepared, Scores, dequantise
 TIMEOUT = 0.5  # seconds until a request is repeated; a board may take longer to answer the last one
 TRIES = 20
 RESTARTS = 20  # of a delivery, by resets of the board
+ROOM = 1024  # results of the board's own that may wait
 
 
 class Port(Protocol):
@@ -55,6 +58,9 @@ class Board:
         self._number = secrets.randbelow(0xFFFF)  # not the last one of the process before
         self._active: bytes | None = None
         self._lock = threading.RLock()
+        self._heard: deque[Result] = deque()
+        self._count = self._missed = 0
+        self.counted: Counters | None = None  # as the board said last
 
     @classmethod
     def open(cls, path: str, baud: int) -> "Board":
@@ -115,7 +121,44 @@ class Board:
 
     def counters(self) -> Counters:
         """What the board counted; raises SilentBoardError, FormatError."""
-        return Counters.decode(self._ask(Kind.COUNTERS, b""))
+        self.counted = Counters.decode(self._ask(Kind.COUNTERS, b""))
+        return self.counted
+
+    @property
+    def resets(self) -> str:
+        """How often it was reset, in words, since it last said so; "" if it never did."""
+        found = self.counted
+        if found is None:
+            return ""
+        return (
+            f"the board was reset, {found.resets} times since it was made; it counts "
+            f"{found.rows} rows, {found.errors} errors and {found.damaged} damaged frames"
+        )
+
+    def listen(self, *, wait: bool) -> bool:
+        """Take in what the board says unasked, unless it is busy with a request.
+
+        Returns whether it listened; if it may `wait`, for no longer than the port's timeout.
+
+        Raises:
+            OSError: the port failed.
+        """
+        if not self._lock.acquire(blocking=False):
+            return False
+        try:
+            for packet in self._packets(wait=wait):
+                self._overhear(packet)
+        finally:
+            self._lock.release()
+        return True
+
+    def heard(self, limit: int) -> tuple[list[Result], int]:
+        """Results that came unasked, the oldest first, and how many were missed before them."""
+        missed, self._missed = self._missed, 0
+        found: list[Result] = []
+        while self._heard and len(found) < limit:
+            found.append(self._heard.popleft())
+        return found, missed
 
     def close(self) -> None:
         """Let go of the port."""
@@ -153,20 +196,47 @@ class Board:
 
     def _answer(self, kind: Kind) -> Packet | None:
         deadline = monotonic() + TIMEOUT
-        while monotonic() < deadline:
-            data = self._port.read(1)
-            for payload in self._deframer.feed(data + self._port.read(self._port.in_waiting)):
-                try:
-                    found = Packet.decode(payload)
-                except FormatError:
-                    continue
-                if (
-                    found.reply
-                    and found.number == self._number
-                    and (found.kind in (kind, Kind.FAILED))
-                ):
-                    return found
-        return None
+        found: Packet | None = None
+        while found is None and monotonic() < deadline:
+            for packet in self._packets(wait=True):
+                asked = packet.number == self._number and packet.kind in (kind, Kind.FAILED)
+                if asked and packet.reply:
+                    found = packet
+                else:
+                    self._overhear(packet)
+        return found
+
+    def _packets(self, *, wait: bool) -> list[Packet]:
+        """What the line brings now, or else within the port's timeout."""
+        data = self._port.read(1) if wait else b""
+        found = []
+        for payload in self._deframer.feed(data + self._port.read(self._port.in_waiting)):
+            try:
+                found.append(Packet.decode(payload))
+            except FormatError:
+                self._deframer.damaged += 1
+        return found
+
+    def _overhear(self, packet: Packet) -> None:
+        """Keep what nobody asked for, in order; a late reply to an earlier request is let go."""
+        if packet.number or not packet.reply:
+            return
+        try:
+            if packet.kind is Kind.COUNTERS:
+                self.counted = Counters.decode(packet.body)
+            elif packet.kind is Kind.RESULT:
+                self._keep(Result.decode(packet.body))
+        except FormatError:
+            self._deframer.damaged += 1
+
+    def _keep(self, result: Result) -> None:
+        after = self._count if result.count > self._count else 0  # it was reset
+        self._missed += result.count - after - 1
+        self._count = result.count
+        if len(self._heard) >= ROOM:
+            self._heard.popleft()
+            self._missed += 1
+        self._heard.append(result)
 
 
 class OnBoard:

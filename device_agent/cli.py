@@ -262,7 +262,7 @@ def _setup(config: AgentConfig) -> Setup:
         trial=in_this_process if board else try_apart,  # the board is a place of its own
         config=config,
         profile=load_profile(config.device.profile),
-        source=open_source(config.input.source, config.input.rows_per_second),
+        source=open_source(config.input.source, config.input.rows_per_second, board=board),
         clock=SystemClock(),
         token=lambda: read_token(config.enrol),
     )

@@ -10,9 +10,10 @@ from typing import Protocol
 import msgspec
 import numpy as np
 
+from device_agent import told
 from device_agent.runtime import Model
 from device_agent.shadow import Shadow
-from device_agent.sources import Rows, Source
+from device_agent.sources import Rows, Source, Taken
 from device_agent.window import Filled, WindowBuffer
 from edge_sdk.channels import Array, fits, of_classes, real_answers, schema_skew
 from edge_sdk.errors import InvalidInputError
@@ -197,31 +198,51 @@ class Inference:
         self.totals.dropped += taken.dropped
         if not len(taken.rows):
             return False
-        rows, names = self._fitting(slot, taken.rows, taken.names)
-        if len(rows):
-            answered = self._answer(slot, rows, names)
-            if answered is not None and self._watcher is not None and self._watcher.wanted:
-                self._watcher.see(answered)
+        if taken.told:
+            self._take_told(slot, taken)
+        else:
+            self._take_rows(slot, taken.rows, taken.names)
         return True
 
-    def _fitting(
-        self, slot: "_Slot", rows: Rows, names: Sequence[str]
-    ) -> tuple[Array, Sequence[str]]:
-        """The rows that the model can be given, as one array; what does not fit is counted."""
-        schema = slot.model.manifest.input
-        if isinstance(rows, np.ndarray) and fits(schema, rows):
-            return rows, names
-        good: list[Array] = []
-        called: list[str] = []
+    def _take_rows(self, slot: "_Slot", rows: Rows, names: Sequence[str]) -> None:
+        if not (isinstance(rows, np.ndarray) and fits(slot.model.manifest.input, rows)):
+            good = self._usable(slot, rows)
+            names = [names[index] for index in good if index < len(names)]
+            rows = np.stack([rows[index] for index in good]) if good else np.empty(0)
+        if len(rows):
+            self._show(self._answer(slot, rows, names))
+
+    def _take_told(self, slot: "_Slot", taken: Taken) -> None:
+        """Rows that came with answers: by this model, they count; by another, it answers anew."""
+        rows = told.shaped(taken.rows, slot.model.manifest.input)
+        answers = [told.answer(one, slot.model) for one in taken.told]
+        came = list(zip(rows, answers, taken.told, strict=True))
+        self._take_rows(slot, [row for row, answer, _ in came if answer is None], ())
+        mine = [(row, answer, one) for row, answer, one in came if answer is not None]
+        good = [mine[index] for index in self._usable(slot, [row for row, _, _ in mine])]
+        if good:
+            stored = np.concatenate([answer for _, answer, _ in good])
+            latency = np.array([one.latency_ms for _, _, one in good])
+            self.totals.rows += len(good)
+            self.totals.seconds += float(latency.sum()) / 1000
+            whole = np.stack([row for row, _, _ in good])
+            self._show(self._count(slot, Answered(slot.model, whole, (), stored, latency)))
+
+    def _usable(self, slot: "_Slot", rows: Rows) -> list[int]:
+        """Which rows the model can be given; what does not fit is counted."""
+        good = []
         for index, row in enumerate(rows):
-            reason = schema_skew(schema, row)
+            reason = schema_skew(slot.model.manifest.input, row)
             if reason is not None:
                 slot.window.skewed(reason)
                 self.totals.skewed += 1
             if reason not in UNUSABLE:
-                good.append(row)
-                called.extend(names[index : index + 1])
-        return (np.stack(good) if good else np.empty(0)), called
+                good.append(index)
+        return good
+
+    def _show(self, answered: Answered | None) -> None:
+        if answered is not None and self._watcher is not None and self._watcher.wanted:
+            self._watcher.see(answered)
 
     def _answer(self, slot: "_Slot", rows: Array, names: Sequence[str]) -> Answered | None:
         """Every row that the interpreter does not fail at; None if that is none."""
@@ -254,7 +275,11 @@ class Inference:
             names = [name for index, name in enumerate(names) if index not in failed]
         if not stored:
             return None
-        answered = Answered(slot.model, rows, names, np.concatenate(stored), latency)
+        return self._count(slot, Answered(slot.model, rows, names, np.concatenate(stored), latency))
+
+    def _count(self, slot: "_Slot", answered: Answered) -> Answered:
+        """Into the window, and to the shadow."""
+        rows, latency = answered.rows, answered.latency_ms
         slot.window.answered(rows, answered.stored, latency)
         if self._shadow is not None:
             self._shadow.offer(rows, answered.answers, latency)

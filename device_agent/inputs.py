@@ -2,6 +2,7 @@
 
 npz:rows.npz  csv:rows.csv  folder:pictures  wav:noise.wav     recordings, at rows_per_second
 camera:0  picamera:0  microphone:default  serial:/dev/ttyUSB0  what is plugged in
+board:results                                                  what the board on [device] port says
 mqtt://host/topic  http://127.0.0.1:8090  python:module:name   what others bring
 """
 
@@ -14,11 +15,14 @@ from urllib.parse import parse_qsl, urlencode
 import msgspec
 
 from device_agent import brought, media, plugged
+from device_agent.board import Board
 from device_agent.feed import ROOM, Feed, Produce
 from device_agent.sources import NpzReplay, Paced, Replay, Source, read_rows
+from device_agent.told import BoardSource
 from edge_sdk.errors import InvalidInputError
 
 Kind = TypeVar("Kind", bound=msgspec.Struct)
+BOARD = "board"
 FILES = ("npz", "csv", "folder", "wav")  # `where` is a path
 
 
@@ -78,10 +82,10 @@ class Spec(msgspec.Struct, frozen=True):
         """
         kind, colon, rest = line.partition(":")
         where, _, query = rest.partition("?")
-        if not colon or not where or kind not in KINDS:
+        if not colon or not where or kind not in (BOARD, *KINDS):
             raise InvalidInputError(
                 f"source {line!r} must look like KIND:WHERE, where KIND is one of "
-                f"{', '.join(sorted(KINDS))}"
+                f"{', '.join(sorted([BOARD, *KINDS]))}"
             )
         return cls(kind, where, dict(parse_qsl(query, keep_blank_values=True)))
 
@@ -104,15 +108,23 @@ class Spec(msgspec.Struct, frozen=True):
 
 
 def open_source(
-    line: str, rows_per_second: float, now: Callable[[], float] = time.monotonic
+    line: str,
+    rows_per_second: float,
+    now: Callable[[], float] = time.monotonic,
+    board: Board | None = None,
 ) -> Source:
     """The source that a line describes, at work.
 
     Raises:
-        InvalidInputError: not such a line, an unknown option, a file that can't be read.
+        InvalidInputError: not such a line, an unknown option, a file that can't be read, results of
+            a board where there is none.
         EdgeError: a library that it needs is not installed.
     """
     spec = Spec.parse(line)
+    if spec.kind == BOARD:
+        if board is None:
+            raise InvalidInputError(f"source {line!r} needs a board: give [device] port")
+        return BoardSource(board)
     found = KINDS[spec.kind](spec)
     if isinstance(found, _Live):
         return Feed(line, found.produce, found.room)

@@ -1,20 +1,26 @@
 """A board in software: the other end of `serial_protocol`, with the real TFLite Micro interpreter.
 
 `python -m device_agent.reference_board PORT FOLDER` answers on a serial port or pseudo terminal;
-FOLDER is its flash: two slots, and what is active. Firmware does the same in C++; needs the
-`tflite-micro` package (x86-64 Linux). SIGKILL is its reset button.
+FOLDER is its flash: two slots, and what is active. With a sensor, `PORT FOLDER ROWS.npz SECONDS
+SCALE`, it also tells a row every so often and what it answers to that by itself; the model takes
+`row * SCALE`. Firmware does the same in C++; needs the `tflite-micro` package (x86-64 Linux).
+SIGKILL is its reset button.
 """
 
 import hashlib
 import os
+import select
 import sys
+from itertools import cycle
 from pathlib import Path
-from time import perf_counter
+from time import monotonic, perf_counter
 
 import numpy as np
 
 from device_agent.frames import Deframer, encode_frame
-from device_agent.serial_protocol import CHUNK, SHORT, VERSION, Counters, Kind, Packet
+from device_agent.serial_protocol import CHUNK, SHORT, VERSION, Counters, Kind, Packet, Result
+from device_agent.sources import read_rows
+from edge_sdk.channels import Array
 from edge_sdk.errors import FormatError
 
 MAX_MODEL = 1024 * 1024
@@ -29,7 +35,7 @@ class ReferenceBoard:
         flash.mkdir(parents=True, exist_ok=True)
         self._interpreters: dict[bytes, object] = {}
         self._deframer = Deframer()
-        self._rows = self._errors = 0
+        self._rows = self._errors = self._sensed = 0
         self._resets = int(self._read("resets") or b"0") + 1
         self._write("resets", str(self._resets).encode())
         self._coming: tuple[bytes, int] | None = None
@@ -48,6 +54,33 @@ class ReferenceBoard:
                     self._last = self._answered(asked)
                 out += encode_frame(self._last.encode())
         return out
+
+    def wake(self) -> bytes:
+        """What it says first."""
+        return _unasked(Kind.COUNTERS, self._counters())
+
+    def sense(self, row: Array, scale: float) -> bytes:
+        """Its sensor gave a row: what it tells of that."""
+        self._sensed += 1
+        model, took, output = (self._read("active") or bytes(SHORT))[:SHORT], 0, b""
+        if any(model):
+            details = self._loaded(model).get_input_details(0)
+            given, stored = row.astype(np.float32) * np.float32(scale), details["dtype"]
+            if np.dtype(stored).kind == "i":
+                parameters = details["quantization_parameters"]
+                step, zero = parameters["scales"][0], parameters["zero_points"][0]
+                limits = np.iinfo(stored)
+                given = np.clip(np.round(given / step) + zero, limits.min, limits.max)
+            answer = self._run(model, given.astype(stored).tobytes())
+            took, output = int.from_bytes(answer[:4], "little"), answer[4:]
+        values = row.astype("<f4").tobytes()
+        result = Result(model, self._sensed, took, values, output)
+        return _unasked(Kind.RESULT, result.encode())
+
+    def _counters(self) -> bytes:
+        active = self._read("active") or bytes(32)
+        damaged = self._deframer.damaged
+        return Counters(self._rows, self._errors, damaged, self._resets, active).encode()
 
     def _answered(self, asked: Packet) -> Packet:
         try:
@@ -71,10 +104,8 @@ class ReferenceBoard:
             case Kind.RUN:
                 return self._run(body[:SHORT], body[SHORT:])
             case Kind.COUNTERS:
-                active = self._read("active") or bytes(32)
-                damaged = self._deframer.damaged
-                return Counters(self._rows, self._errors, damaged, self._resets, active).encode()
-            case Kind.FAILED:
+                return self._counters()
+            case Kind.FAILED | Kind.RESULT:
                 raise ValueError("that is no request")
 
     def _begin(self, digest: bytes, length: int) -> bytes:
@@ -170,14 +201,32 @@ class ReferenceBoard:
         part.replace(self._flash / name)
 
 
-def main(port: str, flash: str) -> None:
+def _unasked(kind: Kind, body: bytes) -> bytes:
+    return encode_frame(Packet(kind, 0, body, reply=True).encode())
+
+
+def main(port: str, flash: str, sensor: str = "", seconds: str = "1", scale: str = "1") -> None:
     """Answer until the line is gone."""
     board, line = ReferenceBoard(Path(flash)), os.open(port, os.O_RDWR | os.O_NOCTTY)
-    while data := os.read(line, 4096):
-        answer = board.feed(data)
-        while answer:
-            answer = answer[os.write(line, answer) :]
+    rows = cycle(read_rows(Path(sensor))) if sensor else None
+    _say(line, b"\0" + board.wake())
+    due = monotonic() + float(seconds)
+    while True:
+        wait = None if rows is None else max(0.0, due - monotonic())
+        if select.select([line], [], [], wait)[0]:
+            data = os.read(line, 4096)
+            if not data:
+                return
+            _say(line, board.feed(data))
+        if rows is not None and monotonic() >= due:
+            due += float(seconds)
+            _say(line, board.sense(next(rows), float(scale)))
+
+
+def _say(line: int, answer: bytes) -> None:
+    while answer:
+        answer = answer[os.write(line, answer) :]
 
 
 if __name__ == "__main__":
-    main(*sys.argv[1:3])
+    main(*sys.argv[1:])

@@ -11,6 +11,14 @@ with the number of the one before is a repetition: the board sends the same repl
     RUN     first 8 of sha256, input bytes  -> microseconds u32, output bytes
     COUNTERS                                -> rows, errors, damaged frames, resets (u32), sha256 32
     FAILED (reply)                          -> text, in UTF-8
+
+What the board says unasked is a reply to request 0, which nobody makes: COUNTERS after a reset, and
+each row that its own sensor gave, with the answer of the model that is active, if one is:
+
+    RESULT  first 8 of sha256 or zeros, count u32, microseconds u32, values u16,
+            float32 of each value, output bytes
+
+Its count rises by one from 1 after a reset, so that the gateway knows what it missed.
 """
 
 import struct
@@ -35,6 +43,7 @@ class Kind(IntEnum):
     COMMIT = 4
     RUN = 5
     COUNTERS = 6
+    RESULT = 7
     FAILED = 0x7F
 
 
@@ -63,6 +72,45 @@ class Packet(msgspec.Struct, frozen=True):
             return cls(Kind(kind & ~REPLY), number, payload[3:], bool(kind & REPLY))
         except (struct.error, ValueError) as error:
             raise FormatError(f"not a packet of the serial protocol: {error}") from error
+
+
+class Result(msgspec.Struct, frozen=True):
+    """A row of the board's own sensor, and what it answered.
+
+    Attributes:
+        model: first 8 bytes of its model's SHA-256; zeros if none is active.
+        count: of the rows since its reset.
+        row: little-endian float32 values, raw.
+        output: as the model stores it; empty if there is none.
+    """
+
+    model: bytes
+    count: int
+    microseconds: int
+    row: bytes
+    output: bytes = b""
+
+    def encode(self) -> bytes:
+        """The body of the packet.
+
+        >>> Result(bytes(8), 1, 2, bytes(4), b"x").encode().hex()
+        '0000000000000000010000000200000001000000000078'
+        """
+        numbers = struct.pack("<IIH", self.count, self.microseconds, len(self.row) // 4)
+        return self.model + numbers + self.row + self.output
+
+    @classmethod
+    def decode(cls, body: bytes) -> "Result":
+        """Raises FormatError."""
+        try:
+            count, microseconds, values = struct.unpack_from("<IIH", body, SHORT)
+        except struct.error as error:
+            raise FormatError(f"a board's result is too short: {error}") from error
+        begin = SHORT + 10
+        end = begin + 4 * values
+        if len(body) < end or not values or not count:
+            raise FormatError(f"a board's result of {len(body)} bytes can't hold {values} values")
+        return cls(body[:SHORT], count, microseconds, body[begin:end], body[end:])
 
 
 class Counters(msgspec.Struct, frozen=True):

@@ -20,12 +20,30 @@ RECHECK = 1.0  # seconds between two looks at the faults file
 Rows = Array | Sequence[Array]  # alike as one array (n, *shape), or whatever came
 
 
+class Told(msgspec.Struct, frozen=True):
+    """An answer that came with its row, from where the row was sensed.
+
+    Attributes:
+        model: how the SHA-256 of the model file begins that gave it (hex).
+        output: as the model stores it; empty if there is none.
+        latency_ms: as measured there.
+    """
+
+    model: str
+    output: bytes
+    latency_ms: float
+
+
 class Taken(msgspec.Struct, frozen=True):
-    """Raw rows, what the source calls them (or nothing), and how many were dropped before them."""
+    """Raw rows, what the source calls them (or nothing), and how many were dropped before them.
+
+    `told` are answers that came with them, one for each; empty if they are still to be answered.
+    """
 
     rows: Rows
     names: Sequence[str] = ()
     dropped: int = 0
+    told: tuple[Told, ...] = ()
 
 
 class Source(Protocol):

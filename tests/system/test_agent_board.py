@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import threading
+import time
 
 import msgspec
 import numpy as np
@@ -19,8 +20,10 @@ from hypothesis import strategies as st
 from device_agent.agent import Agent
 from device_agent.board import Board, SilentBoardError, put_on
 from device_agent.frames import Deframer, cobs, encode_frame, uncobs
+from device_agent.inference import Inference
 from device_agent.runtime import prepare
-from device_agent.serial_protocol import Kind, Packet
+from device_agent.serial_protocol import Kind, Packet, Result
+from device_agent.told import BoardSource
 from edge_sdk.bundle import Golden, unpack
 from edge_sdk.channels import Preprocessing
 from edge_sdk.errors import EdgeError, RefusedError
@@ -37,8 +40,8 @@ pytestmark = pytest.mark.system
 TENSORS = LiteRt(MODEL.read_bytes(), Preprocessing())
 
 
-def bundle(key=KEY, version="1"):
-    data, x = MODEL.read_bytes(), rows()[:4]
+def bundle(key=KEY, version="1", model=None):
+    data, x = model or MODEL.read_bytes(), rows()[:4]
     here = LiteRt(data, Preprocessing(scale=1 / 16), family="builtin")
     golden = here.run_rows(x)
     return make_bundle(
@@ -51,8 +54,8 @@ def bundle(key=KEY, version="1"):
 class Line:
     """A board's process at one end, a port for the gateway at the other, and what goes wrong."""
 
-    def __init__(self, folder) -> None:
-        self.folder = folder
+    def __init__(self, folder, *sensor) -> None:
+        self.folder, self._sensor = folder, sensor
         self._mine, theirs = os.openpty()  # the gateway's side
         self._wire, self._board_port = os.openpty()  # the board's side
         self.port = os.ttyname(theirs)
@@ -69,7 +72,8 @@ class Line:
 
     def _start(self) -> None:
         name = os.ttyname(self._board_port)
-        command = [sys.executable, "-m", "device_agent.reference_board", name, str(self.folder)]
+        command = [sys.executable, "-m", "device_agent.reference_board", name, self.folder]
+        command += map(str, self._sensor)
         self._process = subprocess.Popen(command)
 
     def reset(self) -> None:
@@ -191,6 +195,46 @@ def test_a_silent_board_is_told(tmp_path, monkeypatch):
     os.close(theirs)
 
 
+def test_what_a_board_senses_and_answers_by_itself_is_counted_as_what_answered_it(tmp_path):
+    np.savez(tmp_path / "x.npz", x=rows(16))
+    line = Line(tmp_path / "flash", tmp_path / "x.npz", 0.005, 1 / 16)
+    board = Board(serial.Serial(line.port, 115_200, timeout=0.05))
+    closed, stop, asked = [], threading.Event(), []
+    ask = board.run
+    board.run = lambda *given: (asked.append(given), ask(*given))[1]
+    one, other = (
+        prepare(unpack(data, [KEY.public]), order(data), BOARD, board)
+        for data in (bundle(), bundle(version="2", model=MODEL.read_bytes() + bytes(4)))
+    )
+    loop = Inference(BoardSource(board), 1e9, time.monotonic, closed.append)
+    golden = len(asked)
+    thread = threading.Thread(target=loop.run, args=(stop,))
+    try:
+        loop.switch(one)
+        thread.start()
+        eventually(lambda: loop.totals.rows > 40, "a board without a model is asked at first")
+        loop.switch(other)
+        eventually(lambda: loop.totals.rows > 80, "rows after the switch")
+        line.reset()
+        eventually(lambda: "reset, 2 times" in board.resets, "it tells that it was reset")
+        so_far = loop.totals.rows
+        eventually(lambda: loop.totals.rows > so_far + 20, "rows after the reset")
+    finally:
+        stop.set()
+        thread.join(30)
+        board.close()
+        line.close()
+    first, second = (one.filled.window() for one in closed)
+    assert (first.digest, second.digest) == (one.running.digest, other.running.digest)
+    assert first.rows + second.rows == loop.totals.rows
+    assert (loop.totals.errors, loop.totals.skewed) == (0, 0)
+    assert len(asked) - golden < loop.totals.rows / 2  # what it answered is not asked for again
+    for window in (first, second):
+        assert window.channels["latency_ms"].rows == window.rows
+        assert 0.3 < window.channels["input.brightness"].mean < 0.6
+        assert window.channels["output.class"].counts[-1] == 0
+
+
 def test_a_gateway_updates_its_board_and_goes_back_when_the_self_test_fails(board, tmp_path):
     with FleetServer() as fleet:
         given = config(tmp_path, fleet.url)
@@ -242,3 +286,12 @@ def test_junk_is_no_packet_or_a_packet_that_is_itself(junk):
         return
     assert found.encode() == junk
     assert found.kind in Kind
+
+
+@given(st.binary(max_size=80))
+def test_junk_is_no_result_or_a_result_that_is_itself(junk):
+    try:
+        found = Result.decode(junk)
+    except EdgeError:
+        return
+    assert found.encode() == junk
