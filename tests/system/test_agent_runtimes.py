@@ -75,7 +75,7 @@ def python_3_11() -> bool:
 
 
 def uv() -> str:
-    return shutil.which("uv") or str(ROOT / ".tools" / "bin" / "uv")
+    return os.environ.get("UV") or shutil.which("uv") or str(ROOT / ".tools" / "bin" / "uv")
 
 
 @pytest.mark.skipif(not python_3_11(), reason="tflite-runtime needs a Python 3.11, none is here")

@@ -8,6 +8,7 @@ import socket
 import subprocess
 import sys
 import sysconfig
+import tempfile
 from pathlib import Path
 
 import msgspec
@@ -39,7 +40,10 @@ def python_for_everyone():
 def place(tmp_path_factory):
     """A folder that other users may enter too."""
     folder = tmp_path_factory.mktemp("device")
-    for parent in (folder, *folder.parents[:2]):
+    outside = Path(tempfile.gettempdir()).resolve()
+    for parent in (folder, *folder.parents):
+        if parent == outside:
+            break
         parent.chmod(0o755)
     return folder
 
