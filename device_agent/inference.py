@@ -188,6 +188,8 @@ class Inference:
         """Answer rows that are due, and end the window when it is over; whether there were any."""
         with self._lock:
             came = self._slot is not None and self._take(self._slot)
+            if self._shadow is not None:
+                self._shadow.busy = False
             if self._now() - self._opened >= self._seconds:
                 self._end_window()
         return came
@@ -246,6 +248,8 @@ class Inference:
 
     def _answer(self, slot: "_Slot", rows: Array, names: Sequence[str]) -> Answered | None:
         """Every row that the interpreter does not fail at; None if that is none."""
+        if self._shadow is not None:
+            self._shadow.busy = True
         begun = perf_counter()
         interpreter = slot.model.interpreter
         stored: list[Array] = []

@@ -1,15 +1,17 @@
 """A candidate that answers the same rows beside the running model, and is only compared with it.
 
-It works on a thread of its own, which gives way to others, through a short queue: when that is full
-the rows are skipped and counted, so the running model waits for nothing.
+The running model waits for nothing. The candidate has a thread of its own with a low priority and
+a short queue, of which the oldest rows are dropped and counted; and it begins a row only while the
+running model has none in hand, or once in PATIENCE, so that even the interpreter's lock and the
+cores that they share cost one row in hundreds a little.
 """
 
 import os
-import queue
 import threading
+from collections import deque
 from collections.abc import Callable
 from contextlib import suppress
-from time import perf_counter
+from time import perf_counter, sleep
 
 import msgspec
 import numpy as np
@@ -22,7 +24,9 @@ from edge_sdk.messages import Comparison, Running, Side
 from edge_sdk.sketch import Floats, sketch
 
 WAITING = 128  # rows in its queue
-NICE = 10
+NICE = 19
+PATIENCE = 0.05  # seconds that it gives way to a running model that is never idle
+GLANCE = 0.001  # seconds between two looks whether it is idle now
 
 
 # a row, the running model's probabilities, and the shadow's digest and class
@@ -62,7 +66,9 @@ class Shadow:
 
     def __init__(self, model: Model, disagreed: Disagreed | None = None) -> None:
         self.model, self._disagreed = model, disagreed
-        self._queue: queue.Queue[tuple[Array, Floats, float] | None] = queue.Queue(WAITING)
+        self._rows: deque[tuple[Array, Floats, float]] = deque(maxlen=WAITING)
+        self._there = threading.Event()
+        self.busy = False  # the running model has rows in hand; set by its thread
         self._lock = threading.Lock()
         self._tolerance = _tolerance(model)
         self._found = Compared(model.running, self._tolerance)
@@ -75,13 +81,12 @@ class Shadow:
 
     def offer(self, rows: Array, answers: Floats, latency_ms: Floats) -> None:
         """Rows (n, *shape) that the running model answered so, in so many milliseconds (n,)."""
-        for index, row in enumerate(rows):
-            try:
-                self._queue.put_nowait((row, answers[index], latency_ms[index]))
-            except queue.Full:
-                with self._lock:
-                    self._found.skipped += len(rows) - index
-                return
+        over = len(self._rows) + len(rows) - WAITING
+        self._rows.extend(zip(rows, answers, latency_ms, strict=True))
+        self._there.set()
+        if over > 0:
+            with self._lock:
+                self._found.skipped += over
 
     def take(self) -> Compared:
         """What was compared since the last time."""
@@ -91,9 +96,7 @@ class Shadow:
 
     def forget(self) -> None:
         """Another model answers from now on: nothing of the old one may count for it."""
-        with suppress(queue.Empty):
-            while True:
-                self._queue.get_nowait()
+        self._rows.clear()
         with self._lock:
             self._round += 1
             self._found = Compared(self.model.running, self._tolerance)
@@ -102,34 +105,46 @@ class Shadow:
         """Give up; the thread ends after the row that it is at."""
         self._closed = True
         self.forget()
-        self._queue.put(None)
+        self._there.set()
         self._thread.join()
 
     def _run(self) -> None:
         with suppress(OSError, AttributeError):  # on Linux a thread is niced like a process
             os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), NICE)
-        while (item := self._queue.get()) is not None and not self._closed:
-            row, primary, took = item
-            about = self._round
-            begun = perf_counter()
-            try:
-                with self.at_work:
-                    scores = run(self.model.interpreter, row)[np.newaxis]
-            except (ValueError, RuntimeError):
-                with self._lock:
-                    self._found.errors += about == self._round
-                continue
-            mine = (perf_counter() - begun) * 1000
-            manifest = self.model.manifest
-            own = real_answers(scores, manifest.scores)[0]
-            one, other = (_said(answer, manifest) for answer in (primary, own))
+        while not self._closed:
+            self._there.wait()
+            self._there.clear()
+            with suppress(IndexError):  # until there is none left
+                while not self._closed:
+                    self._give_way()
+                    about = self._round
+                    self._compare(about, *self._rows.popleft())
+
+    def _give_way(self) -> None:
+        enough = perf_counter() + PATIENCE
+        while self.busy and perf_counter() < enough and not self._closed:
+            sleep(GLANCE)
+
+    def _compare(self, about: int, row: Array, primary: Floats, took: float) -> None:
+        begun = perf_counter()
+        try:
+            with self.at_work:
+                scores = run(self.model.interpreter, row)[np.newaxis]
+        except (ValueError, RuntimeError):
             with self._lock:
-                still = about == self._round
-                if still:
-                    self._found.primary.append((*one, took))
-                    self._found.shadow.append((*other, mine))
-            if still and self._disagreed and abs(one[0] - other[0]) > self._tolerance:
-                self._disagreed(row, primary, (self.model.running.digest, int(own.argmax())))
+                self._found.errors += about == self._round
+            return
+        mine = (perf_counter() - begun) * 1000
+        manifest = self.model.manifest
+        own = real_answers(scores, manifest.scores)[0]
+        one, other = (_said(answer, manifest) for answer in (primary, own))
+        with self._lock:
+            still = about == self._round
+            if still:
+                self._found.primary.append((*one, took))
+                self._found.shadow.append((*other, mine))
+        if still and self._disagreed and abs(one[0] - other[0]) > self._tolerance:
+            self._disagreed(row, primary, (self.model.running.digest, int(own.argmax())))
 
 
 def _said(answer: Floats, manifest: Manifest) -> tuple[float, float]:

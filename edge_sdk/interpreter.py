@@ -185,6 +185,8 @@ class Prepared:
         """What the model's input tensor stores for raw rows (n, *shape)."""
         if rows.dtype != np.uint8 or self._table is None:
             return self._plainly(rows)
+        if self._shift == 0:
+            return rows.view(self._spec.dtype)
         if self._shift is not None:
             shifted: Array = np.add(rows, self._shift).view(self._spec.dtype)
             return shifted
@@ -198,7 +200,7 @@ class Prepared:
 def quantise(values: Scores, spec: TensorSpec) -> Array:
     """Real values as the tensor stores them."""
     if not spec.scale:
-        return values.astype(spec.dtype)
+        return np.asarray(values, spec.dtype)
     limits = np.iinfo(spec.dtype)
     stored = np.round(values / np.float32(spec.scale)) + spec.zero_point
     clipped: Array = np.clip(stored, limits.min, limits.max).astype(spec.dtype)

@@ -120,7 +120,7 @@ def novelty(space: Subspace, values: Floats) -> Floats:
 
 def channel_novelty(space: Subspace, channels: Mapping[str, Floats]) -> Floats:
     """The same of rows that are given as channels, (n,) each."""
-    return novelty(space, np.stack([channels[name] for name in space.columns], axis=1))
+    return novelty(space, np.stack([channels[name] for name in space.columns]).T)
 
 
 def _stored(values: Floats) -> bytes:
