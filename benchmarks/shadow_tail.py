@@ -23,7 +23,7 @@ from device_agent.sources import NpzReplay, Paced, Source
 from edge_sdk.channels import Array
 from edge_sdk.interpreter import run
 
-ROUNDS, SECONDS, RATE, WAITING = 7, 3.0, 100.0, 128
+ROUNDS, SECONDS, RATE, WAITING = 5, 3.0, 100.0, 128
 
 
 class Latencies:

@@ -16,7 +16,7 @@ from tests.power_cut import Plan, Result
 
 pytestmark = pytest.mark.system
 SEED = 20260
-POINTS, MOMENTS, PROCESSES = 200, 20, 4
+POINTS, MOMENTS, PROCESSES = 120, 12, 4
 
 
 @pytest.fixture
