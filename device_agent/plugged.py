@@ -25,8 +25,10 @@ MAX_LINE = 64 * 1024  # bytes without a line's end: noise, or a wrong baud rate
 def _needs(module: str, what: str, extra: str) -> ModuleType:
     try:
         return import_module(module)
-    except (ModuleNotFoundError, OSError) as error:  # OSError: sounddevice without PortAudio
+    except ModuleNotFoundError as error:
         raise EdgeError(f"{what} needs {module} ({error}): {extra}") from error
+    except OSError as error:  # sounddevice without PortAudio
+        raise EdgeError(f"{what} needs a library ({error}): apt install libportaudio2") from error
 
 
 def camera(where: str, look: Look, fps: float) -> Produce:

@@ -115,7 +115,9 @@ class Worker:
         """Work until closed."""
         while (job := self._jobs.get()) is not None:
             if not job.cancelled.is_set():
-                self._done(Done(self._fetch(job) if job.attempt else self._self_test(job)))
+                event = self._fetch(job) if job.attempt else self._self_test(job)
+                if not job.cancelled.is_set():  # else it says nothing about the model
+                    self._done(Done(event))
 
     def _flag(self, order: Assignment) -> threading.Event:
         return self._cancelled.setdefault(order.generation, threading.Event())

@@ -23,6 +23,7 @@ from tests.agent_world import (
     LABELS,
     MODEL,
     FleetServer,
+    at_work,
     config,
     eventually,
     rows,
@@ -305,3 +306,21 @@ def test_a_state_folder_of_another_server_is_not_used(fleet, tmp_path):
     moved = msgspec.structs.replace(given, link=LinkConfig(server="http://127.0.0.1:9"))
     with pytest.raises(InvalidInputError, match="is enrolled at"):
         Agent(setup(moved, fleet.token)).run(Event())
+
+
+def test_an_agent_that_is_stopped_in_a_self_test_tries_the_model_again(fleet, tmp_path):
+    begun = Event()
+
+    def cut_short(_task, cancelled):
+        begun.set()
+        cancelled.wait(30)
+        return "its self-test was ended by SIGTERM"
+
+    given = config(tmp_path, fleet.url)
+    with at_work(msgspec.structs.replace(setup(given, fleet.token), trial=cut_short)) as agent:
+        eventually(lambda: agent.standing.online, "online")
+        order = fleet.order(DEVICE, tiny_bundle(fleet.publisher))
+        assert begun.wait(30)
+    with running(given, fleet.token):
+        settles(fleet, order, "confirmed")
+    assert (order.generation, "refused") not in fleet.phases(DEVICE)
