@@ -85,12 +85,15 @@ def microphone(where: str, rate: int, window: int, hop: int) -> Produce:
         sound = _needs("sounddevice", "a microphone", "pip install 'edge-deployment-sdk[audio]'")
         heard = np.zeros(0, np.float32)
         device = None if where == "default" else where
-        with sound.InputStream(rate, hop, device, channels=1, dtype="float32") as opened:
-            while not stop.is_set():
-                block, _ = opened.read(hop)
-                heard = np.append(heard, block[:, 0])[-window:]
-                if len(heard) == window:
-                    put(heard.copy())
+        try:
+            with sound.InputStream(rate, hop, device, channels=1, dtype="float32") as opened:
+                while not stop.is_set():
+                    block, _ = opened.read(hop)
+                    heard = np.append(heard, block[:, 0])[-window:]
+                    if len(heard) == window:
+                        put(heard.copy())
+        except (sound.PortAudioError, ValueError) as error:  # none there, taken away, no such name
+            raise EdgeError(f"microphone {where} gives nothing: {error}") from error
 
     return produce
 

@@ -223,6 +223,8 @@ def test_a_source_that_can_not_work_says_why():
         ("python:no_such_module_here:read", "can't be imported"),
         ("serial:/dev/no-such-port", "no-such-port"),
         ("camera:/no/such/film.avi", "can't be opened"),
+        ("microphone:no-such-microphone", "microphone"),  # with or without PortAudio
+        ("picamera:9", "Pi camera"),
     ):
         source = live(line)
         try:
