@@ -30,13 +30,14 @@ from edge_sdk.channels import (
     watched_inputs,
 )
 from edge_sdk.formats import to_json
-from edge_sdk.interpreter import Scores
+from edge_sdk.interpreter import LiteRt, Scores
 from edge_sdk.profiles import HardwareProfile
 from edge_sdk.signing import SigningKey
 from edge_sdk.sketch import Baseline, make_baseline
-from edge_sdk.subspace import MAX_REFERENCE, fit_channels
+from edge_sdk.subspace import MAX_REFERENCE, fit_channels, fit_subspace
 
 _EXACT, _FLOAT, _HYBRID = 1e-6, 1e-4, 0.02
+EMBEDDED = 2000  # rows of each kind whose embedding is worked out
 
 
 class Identity(msgspec.Struct, frozen=True):
@@ -77,6 +78,7 @@ def build(
         lineage=identity.lineage,
         members={},
         ops=made.measurement.facts.needs,
+        embedding=made.embedding,
     )
     card = render(manifest, made.measurement.facts, len(made.model))
     members = {
@@ -96,9 +98,15 @@ def _baseline(made: Made, identity: Identity, inputs: Inputs) -> Baseline:
     """
     rows, schema = inputs.rows, identity.input
     others = rows.calibration if inputs.train is None else inputs.train.x
-    subspace = fit_channels(input_channels(schema, others[:MAX_REFERENCE]))
+    if made.embedding is None:
+        subspace = fit_channels(input_channels(schema, others[:MAX_REFERENCE]))
+        inside = None
+    else:
+        model = LiteRt(made.model, made.preprocessing)
+        subspace = fit_subspace(model.embed_rows(others[:EMBEDDED]).astype(np.float64))
+        inside = model.embed_rows(rows.held_x[:EMBEDDED])
     columns = {
-        **watched_inputs(schema, rows.held_x, subspace),
+        **watched_inputs(schema, rows.held_x, subspace, inside),
         **answer_channels(made.answers.scores, identity.scores),
     }
     right = None

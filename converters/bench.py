@@ -15,6 +15,7 @@ from converters.edgetpu import fallbacks
 from converters.elsewhere import Trial, run_elsewhere
 from converters.facts import read_facts
 from converters.findings import Elsewhere
+from converters.flatbuffer import with_embedding
 from converters.foreman import CannotConvertError, Foreman, WorkerDiedError
 from converters.gate import Measurement
 from converters.measure import Answers, Job, Measured, measure
@@ -39,6 +40,7 @@ class Made(msgspec.Struct, frozen=True):
     measurement: Measurement
     input: TensorSpec
     output: TensorSpec
+    embedding: TensorSpec | None
     preprocessing: Preprocessing
     answers: Answers
     seconds: float
@@ -106,6 +108,8 @@ class Bench:
                     self.order.parallel,
                 )
             )
+            if self.order.embedding:
+                out.write_bytes(with_embedding(out.read_bytes()))
             progress(f"{recipe.name}: measuring")
             return self._measured(recipe, out, done.features, started)
         except WorkerDiedError as died:
@@ -139,8 +143,8 @@ class Bench:
         )  # fmt: skip
         measurement = self._measurement(path.read_bytes(), found, answers, trial)
         return Made(
-            recipe, path.read_bytes(), measurement, found.input, found.output, preprocessing,
-            answers, time.perf_counter() - started,
+            recipe, path.read_bytes(), measurement, found.input, found.output, found.embedding,
+            preprocessing, answers, time.perf_counter() - started,
         )  # fmt: skip
 
     def _measurement(

@@ -72,6 +72,7 @@ _FILE = click.Path(path_type=Path)
 @click.option("--jobs", type=int, default=1, show_default=True, help="Candidates at a time.")
 @click.option("--executor", default="local", show_default=True, help="Or dask://HOST:PORT.")
 @click.option("--study", type=_FILE, help="Folder of a search, to go on with when interrupted.")
+@click.option("--embedding", is_flag=True, help="Novelty by the classifier's own last features.")
 @click.option("--explain", is_flag=True, help="SHAP, LIME, partial dependence of the chosen.")
 @click.option("--memory", type=int, default=0, help="MiB that one conversion may take.")
 @click.option("--labels", default="", help="Names of the classes: a,b,c.")
@@ -104,6 +105,7 @@ def convert(  # noqa: PLR0913 - one per option
     jobs: int,
     executor: str,
     study: Path | None,
+    embedding: bool,  # noqa: FBT001 - click hands it over by name
     explain: bool,  # noqa: FBT001 - click hands it over by name
     memory: int,
     labels: str,
@@ -144,6 +146,7 @@ def convert(  # noqa: PLR0913 - one per option
         preprocessing=Preprocessing(scale, offset, read_features(features)),
         parallel=distribute,
         memory=memory * 2**20,
+        embedding=embedding,
         explain=explain,
         search=search,
         recipes=recipes,

@@ -11,6 +11,7 @@ import numpy as np
 from ai_edge_litert import schema_py_generated as schema
 
 from edge_sdk.errors import NotConvertibleError
+from edge_sdk.interpreter import EMBEDDING
 
 _ALIGNED = 16
 _LONGEST_NAME = 32
@@ -100,6 +101,50 @@ def with_signature(model: bytes) -> bytes:
     signature.outputs = [_named(b"output", graph.outputs[0])]
     root.signatureDefs = [signature]
     return write_model(root)
+
+
+# What may stand between a classifier's last dense layer and its answer.
+_AFTER = {
+    schema.BuiltinOperator.SOFTMAX,
+    schema.BuiltinOperator.LOGISTIC,
+    schema.BuiltinOperator.RESHAPE,
+    schema.BuiltinOperator.QUANTIZE,
+    schema.BuiltinOperator.DEQUANTIZE,
+}
+
+
+def with_embedding(model: bytes) -> bytes:
+    """The same model with what its last dense layer is given as a second output, EMBEDDING.
+
+    Raises:
+        NotConvertibleError: its answer does not come from a dense layer over features of its own.
+    """
+    root = read_model(model)
+    graph = root.subgraphs[0]
+    index = _last_features(root, graph)
+    if index in graph.inputs or index in graph.outputs:
+        raise NotConvertibleError("it has no embedding: its dense layer takes the input as it is")
+    name = EMBEDDING.encode()
+    graph.tensors[index].name = name
+    graph.outputs = [*graph.outputs, index]
+    for signature in root.signatureDefs or ():
+        signature.outputs = [*signature.outputs, _named(name, index)]
+    return write_model(root)
+
+
+def _last_features(root: Any, graph: Any) -> int:  # noqa: ANN401
+    wanted = int(graph.outputs[0])
+    for op in reversed(graph.operators):
+        if wanted not in op.outputs:
+            continue
+        code = root.operatorCodes[op.opcodeIndex]
+        kind = max(code.builtinCode, code.deprecatedBuiltinCode)
+        wanted = int(op.inputs[0])
+        if kind == schema.BuiltinOperator.FULLY_CONNECTED:
+            return wanted
+        if kind not in _AFTER:
+            break
+    raise NotConvertibleError("it has no embedding: its answer does not come from a dense layer")
 
 
 def _named(name: bytes, tensor: int) -> Any:  # noqa: ANN401

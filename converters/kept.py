@@ -31,6 +31,7 @@ class _Words(msgspec.Struct, frozen=True, kw_only=True):
     measurement: Measurement | None = None
     input: TensorSpec | None = None
     output: TensorSpec | None = None
+    embedding: TensorSpec | None = None
     preprocessing: Preprocessing = Preprocessing()
 
 
@@ -65,8 +66,8 @@ class Kept:
         except (FormatError, OSError, KeyError, ValueError, zipfile.BadZipFile):
             return None  # cut off while it was written: it is made again
         return Made(
-            recipe, model, words.measurement, words.input, words.output, words.preprocessing,
-            answers, words.seconds,
+            recipe, model, words.measurement, words.input, words.output, words.embedding,
+            words.preprocessing, answers, words.seconds,
         )  # fmt: skip
 
     def save(self, one: Made | Missed) -> None:
@@ -88,6 +89,7 @@ class Kept:
                 measurement=one.measurement,
                 input=one.input,
                 output=one.output,
+                embedding=one.embedding,
                 preprocessing=one.preprocessing,
             )
         write_atomic(path, to_json(words))

@@ -48,6 +48,7 @@ class Measured(msgspec.Struct, frozen=True, kw_only=True):
 
     input: TensorSpec
     output: TensorSpec
+    embedding: TensorSpec | None
     ms_p50: float
     ms_p90: float
     runs: int
@@ -106,6 +107,7 @@ def _run(job: Job) -> Measured:
     return Measured(
         input=fast.input,
         output=fast.output,
+        embedding=fast.embedding,
         ms_p50=float(np.quantile(timings, 0.5)),
         ms_p90=float(np.quantile(timings, 0.9)),
         runs=len(timings),

@@ -50,6 +50,8 @@ class Order(msgspec.Struct, frozen=True, kw_only=True):
         preprocessing: what the device does to raw values.
         parallel: whether to train on all devices of this machine (`tf.distribute`).
         memory: bytes that a worker may take; most of the machine's if 0.
+        embedding: whether the models also give what their last dense layer takes, so that devices
+            measure novelty there.
         explain: whether to tell what the chosen models look at, and the given one.
         search: recipes are searched, among `recipes` if given.
         recipes: as `recipe.recipe_named` takes them; `recipe.DEFAULT` if none.
@@ -73,6 +75,7 @@ class Order(msgspec.Struct, frozen=True, kw_only=True):
     preprocessing: Preprocessing = Preprocessing()
     parallel: bool = False
     memory: int = 0
+    embedding: bool = False
     explain: bool = False
     search: Search | None = None
     recipes: tuple[str, ...] = ()
@@ -125,6 +128,8 @@ def plan(order: Order) -> Plan:
             raise InvalidInputError(f"{what} is {share:g}, a share from 0 to 1 is needed")
     if order.train_share and (order.train or order.test):
         raise InvalidInputError("train-share splits the data: give it without --train and --test")
+    if order.embedding and order.task != "classification":
+        raise InvalidInputError("an embedding is what a classifier's last layer takes: --embedding")
     check_preprocessing(order.preprocessing)
     name = order.name or re.sub(r"[^a-z0-9._-]+", "-", order.model.stem.lower()).strip("-._")
     profiles = tuple(load_profile(profile) for profile in order.profiles)

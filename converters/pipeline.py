@@ -236,7 +236,7 @@ def _searched(
     made_from = (
         model_sha256(order.model), inputs.data.sha256, inputs.calibration_sha256,
         "" if inputs.train is None else inputs.train.sha256, str(order.preprocessing), order.task,
-        *order.slices, *bench.runtimes,
+        *order.slices, *bench.runtimes, *(["embedding"] if order.embedding else []),
     )  # fmt: skip
 
     def refused(one: Made) -> int:

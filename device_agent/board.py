@@ -247,6 +247,7 @@ class OnBoard:
     """
 
     family: KernelFamily = "builtin"  # TFLite Micro's reference kernels
+    embedding = None  # what it has inside does not travel over the line
 
     def __init__(self, board: Board, model: bytes, manifest: Manifest) -> None:
         self._board, self._manifest = board, manifest
@@ -276,6 +277,10 @@ class OnBoard:
             return np.frombuffer(output, spec.dtype).reshape(1, -1)
         except (EdgeError, ValueError) as error:
             raise RuntimeError(str(error)) from error
+
+    def embedded(self) -> Array:
+        """Never asked for: it has no embedding."""
+        raise NotConvertibleError("a board's embedding is not read")
 
     def scores(self, stored: Array) -> Scores:
         """Real scores (n, classes) of stored answers (n, classes)."""

@@ -43,13 +43,17 @@ class Totals(msgspec.Struct):
 
 
 class Answered(msgspec.Struct, frozen=True):
-    """Rows (n, *shape) and what one model answered, as stored (n, classes); milliseconds (n,)."""
+    """Rows (n, *shape) and what one model answered, as stored (n, classes); milliseconds (n,).
+
+    `inside` are the stored embeddings (n, *) of a model that has one.
+    """
 
     model: Model
     rows: Array
     names: Sequence[str]
     stored: Array
     latency_ms: Floats
+    inside: Array | None = None
 
     @property
     def scores(self) -> Scores:
@@ -253,6 +257,7 @@ class Inference:
         begun = perf_counter()
         interpreter = slot.model.interpreter
         stored: list[Array] = []
+        inside: list[Array] = []
         failed: list[int] = []
         try:
             prepared = interpreter.prepare(rows)
@@ -265,6 +270,8 @@ class Inference:
         for index, row in enumerate(prepared):
             try:
                 stored.append(interpreter.infer(row))
+                if interpreter.embedding is not None:
+                    inside.append(interpreter.embedded())
             except (ValueError, RuntimeError):  # what LiteRT raises; the trial judges their share
                 failed.append(index)
             ticks.append(perf_counter())
@@ -279,12 +286,20 @@ class Inference:
             names = [name for index, name in enumerate(names) if index not in failed]
         if not stored:
             return None
-        return self._count(slot, Answered(slot.model, rows, names, np.concatenate(stored), latency))
+        answered = Answered(
+            slot.model,
+            rows,
+            names,
+            np.concatenate(stored),
+            latency,
+            np.concatenate(inside) if inside else None,
+        )
+        return self._count(slot, answered)
 
     def _count(self, slot: "_Slot", answered: Answered) -> Answered:
         """Into the window, and to the shadow."""
         rows, latency = answered.rows, answered.latency_ms
-        slot.window.answered(rows, answered.stored, latency)
+        slot.window.answered(rows, answered.stored, latency, answered.inside)
         if self._shadow is not None:
             self._shadow.offer(rows, answered.answers, latency)
         return answered

@@ -23,6 +23,7 @@ from edge_sdk.channels import Array, answer_channels, watched_inputs
 from edge_sdk.errors import FormatError, InvalidInputError
 from edge_sdk.files import write_atomic
 from edge_sdk.formats import from_json, to_json
+from edge_sdk.interpreter import flat_embeddings
 from edge_sdk.messages import MAX_MESSAGE, Command, Policy, Sample
 from edge_sdk.sketch import Floats
 from edge_sdk.subspace import NOVELTY
@@ -194,8 +195,10 @@ class Sampler:
             wanted &= np.isin(outputs["output.class"], known)
         channels = outputs
         if wish.between or wish.policy == "novelty":
+            inside, spec = answered.inside, manifest.embedding
+            real = flat_embeddings(inside, spec) if inside is not None and spec else None
             subspace = answered.model.baseline.subspace
-            channels = {**outputs, **watched_inputs(manifest.input, answered.rows, subspace)}
+            channels = {**outputs, **watched_inputs(manifest.input, answered.rows, subspace, real)}
         for name, (low, high) in wish.between.items():
             values = channels.get(name)
             wanted &= (values >= low) & (values <= high) if values is not None else False

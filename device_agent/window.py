@@ -10,8 +10,10 @@ import numpy as np
 from device_agent.runtime import Model
 from device_agent.shadow import Compared
 from edge_sdk.channels import LATENCY, Array, answer_channels, watched_inputs
+from edge_sdk.interpreter import flat_embeddings
 from edge_sdk.messages import Window
 from edge_sdk.sketch import Floats, sketch_all
+from edge_sdk.subspace import NOVELTY, novelty
 
 RAW_BYTES = 4 * 1024 * 1024  # raw rows held at a time; large images are summed up in portions
 CACHE_BYTES = 128 * 1024  # and so much at once, as what is computed of them fits a core's cache
@@ -29,22 +31,29 @@ class Gathered:
         self._model, self._stride = model, stride
         self._columns: list[Columns] = []
         self._raw: list[Array] = []
+        self._inside: list[Array] = []
         self._stored: list[Array] = []
         self._latency: list[Floats] = []
         self._raw_bytes = self._waiting = self._looked_at = self.rows = 0
 
-    def add(self, rows: Array, stored: Array, latency_ms: Floats) -> None:
+    def add(
+        self, rows: Array, stored: Array, latency_ms: Floats, inside: Array | None = None
+    ) -> None:
         """As `WindowBuffer.answered`."""
         self._stored.append(stored)
         self._latency.append(latency_ms)
         self._waiting += len(rows)
         chosen = rows
         if self._stride > 1:
-            chosen = rows[(-self.rows) % self._stride :: self._stride].copy()
+            some = slice((-self.rows) % self._stride, None, self._stride)
+            chosen = rows[some].copy()
+            inside = None if inside is None else inside[some].copy()
         self.rows += len(rows)
+        if inside is not None:
+            self._inside.append(inside)
         if len(chosen):
             self._raw.append(chosen)
-            self._raw_bytes += chosen.nbytes
+            self._raw_bytes += chosen.nbytes + (0 if inside is None else inside.nbytes)
             self._looked_at += len(chosen)
         if self._looked_at >= INPUTS:  # only in a first, or a much busier, window
             self._stride, self._looked_at = 4 * self._stride, 0
@@ -72,8 +81,17 @@ class Gathered:
             if size >= CACHE_BYTES or number == len(self._raw):
                 self._columns.append(watched_inputs(schema, np.concatenate(part), subspace))
                 part, size = [], 0
+        if self._inside:
+            self._columns.append(self._embedded(np.concatenate(self._inside)))
+            self._inside.clear()
         self._raw.clear()
         self._raw_bytes = 0
+
+    def _embedded(self, stored: Array) -> Columns:
+        subspace, spec = self._model.baseline.subspace, self._model.manifest.embedding
+        if subspace is None or subspace.columns or spec is None:
+            return {}
+        return {NOVELTY: novelty(subspace, flat_embeddings(stored, spec))}
 
     def _sum_up_outputs(self) -> None:
         if self._stored:
@@ -134,9 +152,14 @@ class WindowBuffer:
         """Whether nothing came yet."""
         return not (self._gathered.rows or self._errors or self._skew)
 
-    def answered(self, rows: Array, stored: Array, latency_ms: Floats) -> None:
-        """Inferences: raw rows (n, *shape), stored answers (n, classes), milliseconds (n,)."""
-        self._gathered.add(rows, stored, latency_ms)
+    def answered(
+        self, rows: Array, stored: Array, latency_ms: Floats, inside: Array | None = None
+    ) -> None:
+        """Inferences: raw rows (n, *shape), stored answers (n, classes), milliseconds (n,).
+
+        `inside` are stored embeddings (n, *), if the model has one.
+        """
+        self._gathered.add(rows, stored, latency_ms, inside)
 
     def failed(self, count: int) -> None:
         """Inferences that raised."""

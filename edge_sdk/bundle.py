@@ -113,7 +113,8 @@ class Lineage(msgspec.Struct, frozen=True, kw_only=True):
 class Manifest(msgspec.Struct, frozen=True, kw_only=True):
     """What a device must know to run the model, and what people want to know about it.
 
-    `ops` are the builtin operators that the runtime must have, each in the newest version used.
+    `ops` are the builtin operators that the runtime must have, each in the newest version used;
+    `embedding` is the second output of a model that has one.
     """
 
     format: int = 1
@@ -136,6 +137,7 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True):
     lineage: Lineage
     members: dict[str, Member]
     ops: tuple[Op, ...] = ()
+    embedding: TensorSpec | None = None
 
     @property
     def reconstructs(self) -> bool:

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from edge_sdk.features import Feature, apply_all
 from edge_sdk.sketch import Channel, Floats
-from edge_sdk.subspace import NOVELTY, Subspace, channel_novelty
+from edge_sdk.subspace import NOVELTY, Subspace, channel_novelty, novelty
 
 Array = NDArray[np.generic]
 # What an answer is: of classes, numbers (regression), or how far from normal (anomaly).
@@ -123,12 +123,21 @@ def fits(schema: InputSchema, rows: Array) -> bool:
 
 
 def watched_inputs(
-    schema: InputSchema, rows: Array, subspace: Subspace | None
+    schema: InputSchema, rows: Array, subspace: Subspace | None, inside: Array | None = None
 ) -> dict[str, Floats]:
-    """`input_channels`, and how novel they are together where a subspace of them is known."""
+    """`input_channels`, and how novel rows are in the subspace, if one is known.
+
+    Args:
+        schema: of the rows.
+        rows: raw, (n, *shape).
+        subspace: of the channels together, or of the model's embedding.
+        inside: real embeddings (m, d) of the same rows, or of some.
+    """
     channels = input_channels(schema, rows)
     if subspace is not None and subspace.columns:
         channels[NOVELTY] = channel_novelty(subspace, channels)
+    elif subspace is not None and inside is not None:
+        channels[NOVELTY] = novelty(subspace, inside)
     return channels
 
 

@@ -17,6 +17,7 @@ from edge_sdk.errors import EdgeError, NotConvertibleError
 from edge_sdk.ops import Op, asking_for
 
 Scores = NDArray[np.float32]
+EMBEDDING = "embedding"  # the name of a second output
 
 
 class Interpreter(Protocol):
@@ -24,12 +25,16 @@ class Interpreter(Protocol):
 
     `prepare` turns raw rows (n, *shape) into input tensors (n, 1, *shape), `infer` gives the stored
     answer (1, classes) of one of them, `scores` the real values (n, classes) of stored answers.
+    Where there is an `embedding`, `embedded` is its stored value (1, *) for the last one inferred.
     """
 
     @property
     def description(self) -> str: ...
     @property
     def family(self) -> KernelFamily: ...
+    @property
+    def embedding(self) -> TensorSpec | None: ...
+    def embedded(self) -> Array: ...
     def prepare(self, rows: Array) -> Array: ...
     def infer(self, prepared: Array) -> Array: ...
     def scores(self, stored: Array) -> Scores: ...
@@ -85,11 +90,16 @@ class LiteRt:
         self.family: KernelFamily = family
         self._delegate = delegate
         self._preprocessing, self._reconstructs = preprocessing, reconstructs
-        self.input = _tensor(self._interpreter.get_input_details())
-        self.output = _tensor(self._interpreter.get_output_details())
+        inputs = self._interpreter.get_input_details()
+        outputs: list[dict[str, Any]] = []
+        inside: list[dict[str, Any]] = []
+        for found in self._interpreter.get_output_details():
+            (inside if found["name"] == EMBEDDING else outputs).append(found)
+        self.input, self.output = _tensor(inputs), _tensor(outputs)
+        self.embedding = _tensor(inside) if inside else None
         self._prepared = Prepared(preprocessing, self.input)
-        self._in = self._interpreter.get_input_details()[0]["index"]
-        self._out = self._interpreter.get_output_details()[0]["index"]
+        self._in, self._out = inputs[0]["index"], outputs[0]["index"]
+        self._inside = inside[0]["index"] if inside else -1
 
     name = "litert"
 
@@ -119,6 +129,11 @@ class LiteRt:
             return reconstruction_error(prepared, dequantise(stored, self.output))
         return stored
 
+    def embedded(self) -> Array:
+        """The stored embedding (1, *) of what was inferred last."""
+        inside: Array = self._interpreter.get_tensor(self._inside)
+        return inside
+
     def scores(self, stored: Array) -> Scores:
         """Real scores (n, classes) of stored answers (n, classes)."""
         return stored.astype(np.float32) if self._reconstructs else dequantise(stored, self.output)
@@ -130,6 +145,21 @@ class LiteRt:
     def run_rows(self, rows: Array) -> Scores:
         """Scores (n, classes) of raw rows (n, *shape), one by one as a device does."""
         return np.stack([self.run(row) for row in rows])
+
+    def embed_rows(self, rows: Array) -> Scores:
+        """Real embeddings (n, d) of raw rows (n, *shape)."""
+        if self.embedding is None:
+            raise ValueError("the model has no embedding")
+        found = []
+        for prepared in self.prepare(rows):
+            self.infer(prepared)
+            found.append(self.embedded())
+        return flat_embeddings(np.concatenate(found), self.embedding)
+
+
+def flat_embeddings(stored: Array, spec: TensorSpec) -> Scores:
+    """Real embeddings (n, d) of stored ones (n, *)."""
+    return dequantise(stored, spec).reshape(len(stored), -1)
 
 
 def lacking(ops: Iterable[Op]) -> list[Op]:

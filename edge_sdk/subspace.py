@@ -96,7 +96,7 @@ def fit_channels(channels: Mapping[str, Floats]) -> Subspace | None:
     return fit_subspace(np.stack([*channels.values()], axis=1), tuple(channels))
 
 
-def novelty(space: Subspace, values: Floats) -> Floats:
+def novelty(space: Subspace, values: NDArray[np.generic]) -> Floats:
     """Distances (n,) of rows (n, k): the root of the mean square over k, about 1 as in training.
 
     >>> line = np.array([[-1.0, -1.0], [0.0, 0.0], [1.0, 1.0]] * 50)

@@ -30,6 +30,7 @@ from edge_sdk.errors import InvalidInputError
 from edge_sdk.formats import from_json
 from edge_sdk.interpreter import LiteRt, self_test
 from edge_sdk.signing import SigningKey
+from edge_sdk.subspace import novelty
 from tests.micro_models import dense_net, pictures, save, vectors
 
 pytestmark = [pytest.mark.system, pytest.mark.tensorflow]
@@ -110,7 +111,7 @@ def test_recipes_that_train_keep_accuracy_and_leave_the_weights_they_promise(
     found = convert(
         msgspec.structs.replace(
             order, out=tmp_path, recipes=names, train=save(tmp_path / "few.npz", x, y),
-            profiles=("raspberry-pi-4",),
+            profiles=("raspberry-pi-4",), embedding=True,
         ),
         key,
     )  # fmt: skip
@@ -125,6 +126,17 @@ def test_recipes_that_train_keep_accuracy_and_leave_the_weights_they_promise(
     assert [step.split()[0] for step in bundle.manifest.recipe.steps] == [
         "prune", "cluster", "quantisation-aware", "quantise",
     ]  # fmt: skip
+    inside = bundle.manifest.embedding
+    assert (inside.name, inside.dtype) == ("embedding", "int8")
+    assert bundle.baseline.subspace.columns == ()
+    novel = bundle.baseline.channels["input.novelty"]
+    assert 0.5 < novel.mean < 2
+    model = LiteRt(bundle.model, bundle.manifest.preprocessing)
+    noise = np.random.default_rng(3).integers(0, 256, x[:50].shape).astype(x.dtype)
+    usual, strange = (
+        novelty(bundle.baseline.subspace, model.embed_rows(rows)).mean() for rows in (x[:50], noise)
+    )
+    assert usual < 1.5 * novel.mean < 2 * novel.mean < strange
 
 
 def test_the_layers_that_int8_moves_most_are_named(pictured):
@@ -173,6 +185,8 @@ def test_the_baseline_watches_inputs_and_outputs(pictured, order, key):
     _, bundle = opened(pictured, order, key, "coral-usb")
     assert bundle.baseline.rows == pictured.held_out_rows
     assert {"input.brightness", "output.class", "output.confidence"} <= {*bundle.baseline.channels}
+    assert "input.brightness" in bundle.baseline.subspace.columns
+    assert 0.5 < bundle.baseline.channels["input.novelty"].mean < 1.5
 
 
 def test_what_was_timed_is_beside_the_bundle_and_not_in_it(pictured, order, key):

@@ -3,15 +3,17 @@
 import threading
 from itertools import pairwise
 
+import msgspec
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
+from converters.flatbuffer import with_embedding
 from device_agent.inference import Inference
 from device_agent.runtime import Model
-from device_agent.sources import Paced
+from device_agent.sources import NpzReplay, Paced
 from device_agent.window import WindowBuffer
 from edge_sdk.bundle import TensorSpec, unpack
 from edge_sdk.channels import (
@@ -26,6 +28,7 @@ from edge_sdk.interpreter import LiteRt, Prepared
 from edge_sdk.messages import MAX_MESSAGE, Running
 from edge_sdk.signing import SigningKey
 from edge_sdk.sketch import numeric_channel, sketch, sketch_all
+from edge_sdk.subspace import NOVELTY, fit_subspace, novelty
 from tests.agent_world import eventually, rows, tiny_bundle
 
 KEY = SigningKey.generate()
@@ -108,6 +111,29 @@ def test_of_very_many_inputs_some_are_looked_at_evenly_spread_and_all_answers_ar
     assert seen[1]["input.brightness"].rows == 16
     expected = input_channels(BUNDLE.manifest.input, x[::4])["input.brightness"]
     assert seen[1]["input.brightness"].total == pytest.approx(expected.sum())
+
+
+def test_a_model_with_an_embedding_is_watched_by_how_novel_rows_are_in_it(monkeypatch):
+    data, x = with_embedding(BUNDLE.model), rows(64)
+    inner = LiteRt(data, BUNDLE.manifest.preprocessing)
+    subspace = fit_subspace(inner.embed_rows(rows(64, seed=9)).astype(float))
+    usual = novelty(subspace, inner.embed_rows(x))
+    channels = {**BUNDLE.baseline.channels, NOVELTY: numeric_channel(usual)}
+    one = msgspec.structs.replace(
+        model(interpreter=lambda _data, steps: LiteRt(data, steps)),
+        manifest=msgspec.structs.replace(BUNDLE.manifest, embedding=inner.embedding),
+        baseline=msgspec.structs.replace(BUNDLE.baseline, channels=channels, subspace=subspace),
+    )
+    monkeypatch.setattr("device_agent.window.INPUTS", 16)
+    clock, closed = Clock(), []
+    loop = Inference(Paced(NpzReplay(x, 0), 64.0, clock), 1.0, clock, closed.append)
+    loop.switch(one)
+    for clock.now in (1.0, 2.0):  # of the second window every fourth row is looked at
+        loop.turn()
+    first, second = (c.filled.window().channels[NOVELTY] for c in closed)
+    assert (first.rows, second.rows) == (64, 16)
+    assert first.mean == pytest.approx(usual.mean())
+    assert second.low >= usual.min() - 1e-6
 
 
 def test_a_window_begins_empty_after_the_one_before():

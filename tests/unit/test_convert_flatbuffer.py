@@ -5,7 +5,7 @@ import pytest
 from ai_edge_litert import schema_py_generated as schema
 
 from converters.facts import read_facts
-from converters.flatbuffer import read_model, slim, with_signature, write_model
+from converters.flatbuffer import read_model, slim, with_embedding, with_signature, write_model
 from converters.layers import read_layers
 from converters.mixing import Effect, lowered
 from converters.rewrite import rewrite
@@ -104,3 +104,31 @@ def test_what_is_no_model_is_said_so(net):
     for data, words in ((b"", "TFL3"), (b"PK\x03\x04TFL4", "TFL3"), (net[:400], "damaged")):
         with pytest.raises(NotConvertibleError, match=words):
             read_model(data)
+
+
+def test_what_the_last_dense_layer_takes_becomes_a_second_output(net):
+    made = LiteRt(with_embedding(net), Preprocessing())
+    assert (made.run_rows(ROWS) == answers(net)).all()
+    w2, b2 = (
+        np.frombuffer(bytes(buffer.data), np.float32)
+        for buffer in (read_model(net).buffers[i] for i in _buffers(net, b"w2", b"b2"))
+    )
+    inside = made.embed_rows(ROWS)
+    logits = inside @ w2.reshape(len(b2), -1).T + b2
+    assert np.allclose(logits, answers(net), atol=1e-4)
+    with pytest.raises(NotConvertibleError, match="takes the input as it is"):
+        with_embedding(_cut_off(net))
+
+
+def _buffers(model, *names):
+    tensors = {t.name: t.buffer for t in read_model(model).subgraphs[0].tensors}
+    return [tensors[name] for name in names]
+
+
+def _cut_off(model):
+    """Its first layer alone."""
+    root = read_model(model)
+    graph = root.subgraphs[0]
+    graph.operators = graph.operators[:1]
+    graph.outputs = [graph.operators[0].outputs[0]]
+    return write_model(root)
