@@ -32,8 +32,29 @@ from device_agent.sampler import Consent, Sampler
 from device_agent.selftest import Trial, try_apart
 from device_agent.sources import Source
 from device_agent.store import Store
+from device_agent.transitions import standing, stranded
 from device_agent.trusted import Repository
 from device_agent.unsaved import Unsaved
+from device_agent.update_events import (
+    Action,
+    Activate,
+    Cancel,
+    Carried,
+    Deferred,
+    Event,
+    Fetch,
+    Notice,
+    Offered,
+    Restarted,
+    RollBack,
+    SelfTest,
+    ServerContact,
+    Shadow,
+    Stop,
+    Tell,
+    WindowClosed,
+)
+from device_agent.update_states import Beside, Memory, Rules, candidate, confirmed, digests
 from device_agent.uplink import Bounds, Clock, Uplink
 from device_agent.waiting import Waiting
 from device_agent.worker import Done, Noticed, Worker
@@ -133,7 +154,7 @@ class _Session:
         config = setup.config
         self._device, self._identity, self._store = identity.device, identity, store
         self._inbox: queue.SimpleQueue[_Item] = queue.SimpleQueue()
-        self._rules = update.Rules(
+        self._rules = Rules(
             profile=setup.profile.name,
             windows=config.trial.windows,
             max_error_share=config.trial.max_error_share,
@@ -204,7 +225,7 @@ class _Session:
         self._unsaved = Unsaved(setup.clock.monotonic)
         self._monotonic, self._wall = setup.clock.monotonic, setup.clock.wall
         self._watchdog = Watchdog(WATCHDOG_EVERY)
-        self._memory = update.Memory()
+        self._memory = Memory()
         self._source, self._gauges, self._board = setup.source, Gauges(), setup.board
         self._told_state = State()
         self._told: dict[str, str] = {}  # by what is in trouble
@@ -245,11 +266,11 @@ class _Session:
             self._store.save(self._memory)
         except OSError as error:
             why = f"the state folder can't be written ({error}): no update is tried"
-            self._memory = update.stranded(self._memory, why)
+            self._memory = stranded(self._memory, why)
             self._notice("state-not-saved", why)
         if trouble:
             self._notice("state-damaged", trouble)
-        self._step(update.Restarted())
+        self._step(Restarted())
 
     def _turn(self) -> None:
         """Handle all that waits, then send and commit once for all of it."""
@@ -265,15 +286,15 @@ class _Session:
         model, state = self._inference.running, self._memory.state
         self.standing = Standing(
             self._uplink.online,
-            update.standing(self._memory).outcome.phase,
+            standing(self._memory).outcome.phase,
             model.running if model else None,
             self._uplink.waiting,
         )
-        wanted = update.candidate(state) or update.confirmed(state)
+        wanted = candidate(state) or confirmed(state)
         now = State(
             self.standing.running,
             wanted.version if wanted else "",
-            update.candidate(state) is not None,
+            candidate(state) is not None,
         )
         if now != self._told_state:
             self._told_state = now
@@ -285,15 +306,15 @@ class _Session:
             self._step(event)
         if found := self._waiting.due(runs=self._inference.running is not None):
             order, attempt, why = found
-            self._step(update.Deferred(order.generation, why or ""))
+            self._step(Deferred(order.generation, why or ""))
             if why is None:
                 self._worker.fetch(order, attempt)
         if self._store.rollback.exists():
-            self._step(update.RollBack())
+            self._step(RollBack())
             self._store.rollback.unlink(missing_ok=True)
         if (payload := self._stick.order()) and (carried := self._opened(payload)):
-            self._step(update.Offered(carried))
-            self._step(update.Carried(carried))
+            self._step(Offered(carried))
+            self._step(Carried(carried))
         self._stick.settled(self._memory, self._uplink.carry)
         for what, trouble in (
             ("source-failed", self._source.trouble),
@@ -337,7 +358,7 @@ class _Session:
                 self._uplink.put(sample)
         except OSError as error:  # what can't be counted does not leave
             self._notice("samples-not-sent", f"the state folder can't be written: {error}")
-        ended = update.WindowClosed(model.running.digest, closed.number, filled.rows, filled.errors)
+        ended = WindowClosed(model.running.digest, closed.number, filled.rows, filled.errors)
         self._step(ended)
 
     def _arrived(self, message: Arrived) -> None:
@@ -351,7 +372,7 @@ class _Session:
 
     def _ordered(self, payload: bytes) -> None:
         if payload and (order := self._opened(payload)):  # empty: an order that was taken back
-            self._step(update.Offered(order))
+            self._step(Offered(order))
 
     def _commanded(self, payload: bytes) -> None:
         director = self._identity.trust.director_key
@@ -378,9 +399,9 @@ class _Session:
             self._notice("acknowledgement-refused", str(error))
         else:
             self._uplink.acked(ack.boot, ack.seq)
-            self._step(update.ServerContact())
+            self._step(ServerContact())
 
-    def _step(self, event: update.Event) -> None:
+    def _step(self, event: Event) -> None:
         after, actions = update.step(self._rules, self._memory, event)
         if after != self._memory:
             try:
@@ -389,45 +410,45 @@ class _Session:
                 self._not_saved(event, after, actions, error)
                 return
             self._memory = after
-            self._worker.keep(update.digests(after))
+            self._worker.keep(digests(after))
         for action in actions:
             self._do(action)
 
     def _not_saved(
         self,
-        event: update.Event,
-        after: update.Memory,
-        actions: tuple[update.Action, ...],
+        event: Event,
+        after: Memory,
+        actions: tuple[Action, ...],
         error: OSError,
     ) -> None:
         """What can't be remembered is not done, but for going back to the confirmed model."""
         self._unsaved.add(event)
         self._notice("state-not-saved", f"the state folder can't be written: {error}")
-        safe = update.confirmed(after.state)
-        if safe is not None and update.Activate(safe) in actions:
+        safe = confirmed(after.state)
+        if safe is not None and Activate(safe) in actions:
             self._inference.switch(self._worker.model(safe.digest))
 
-    def _do(self, action: update.Action) -> None:
+    def _do(self, action: Action) -> None:
         match action:
-            case update.Fetch(order, attempt):
+            case Fetch(order, attempt):
                 self._waiting.add(order, attempt)
-            case update.SelfTest(order, known):
+            case SelfTest(order, known):
                 self._worker.self_test(order, known=known)
-            case update.Cancel(generation):
+            case Cancel(generation):
                 self._waiting.cancel(generation)
                 self._worker.cancel(generation)
-            case update.Activate(order):
+            case Activate(order):
                 self._inference.switch(self._worker.model(order.digest))
-            case update.Shadow(shadow):
+            case Shadow(shadow):
                 self._inference.accompany(self._worker.model(shadow.digest) if shadow else None)
-            case update.Stop():
+            case Stop():
                 self._inference.switch(None)
-            case update.Tell():
+            case Tell():
                 self._tell(action)
-            case update.Notice(name, detail):
+            case Notice(name, detail):
                 self._notice(name, detail)
 
-    def _tell(self, tell: update.Tell) -> None:
+    def _tell(self, tell: Tell) -> None:
         """Report how the order stands and what the interpreter really runs."""
         model, outcome = self._inference.running, tell.outcome
         log.info(
@@ -453,7 +474,7 @@ class _Session:
 
     def _beside(self) -> messages.Running | None:
         state = self._memory.state
-        if isinstance(state, update.Beside):
+        if isinstance(state, Beside):
             return self._worker.model(state.order.digest).running
         return None
 

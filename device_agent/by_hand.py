@@ -14,6 +14,8 @@ from device_agent import update
 from device_agent.config import AgentConfig
 from device_agent.status import Status, read_status
 from device_agent.store import Store
+from device_agent.update_events import RollBack
+from device_agent.update_states import Memory, Rules, candidate, confirmed
 from edge_sdk import messages
 from edge_sdk.errors import EdgeError, FormatError, InvalidInputError, RefusedError, UntrustedError
 from edge_sdk.files import fsync_folder, sha256, write_atomic
@@ -43,9 +45,9 @@ class Stick:
         self._begun = True
         return path.read_bytes()
 
-    def settled(self, memory: update.Memory, sealed: Callable[[], list[Report]]) -> None:
+    def settled(self, memory: Memory, sealed: Callable[[], list[Report]]) -> None:
         """Hand back what the server shall know, once nothing is under way any more."""
-        if self._begun and update.candidate(memory.state) is None:
+        if self._begun and candidate(memory.state) is None:
             save_reports(self._store.stick / RESULT, sealed())
             for path in self._store.stick.glob("*.edge"):
                 path.unlink()
@@ -62,7 +64,7 @@ def roll_back(config: AgentConfig, profile: str) -> tuple[str, str]:
     """
     store = Store(config.state.dir)
     memory, _ = store.load()
-    safe, order = update.confirmed(memory.state), update.candidate(memory.state)
+    safe, order = confirmed(memory.state), candidate(memory.state)
     target = memory.previous if order is None else safe
     if target is None:
         raise RefusedError("no earlier version is kept on this device")
@@ -74,12 +76,12 @@ def roll_back(config: AgentConfig, profile: str) -> tuple[str, str]:
         _wait(lambda: not store.rollback.exists(), ANSWER, "the running agent does not answer")
     else:
         with lock:
-            rules = update.Rules(
+            rules = Rules(
                 profile=profile,
                 windows=config.trial.windows,
                 max_error_share=config.trial.max_error_share,
             )
-            after, _ = update.step(rules, memory, update.RollBack())
+            after, _ = update.step(rules, memory, RollBack())
             store.save(after)
     return _name(leaving), _name(target)
 

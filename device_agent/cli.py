@@ -19,8 +19,8 @@ from device_agent.config import AgentConfig, EnrolConfig, load_config, read_toke
 from device_agent.doctor import examine
 from device_agent.doctor import in_words as in_lines
 from device_agent.inputs import open_source
+from device_agent.ledger import egress
 from device_agent.notify import notify
-from device_agent.outbox import egress
 from device_agent.selftest import in_this_process, try_apart
 from device_agent.simulate import Plan, build
 from device_agent.simulate import run as run_fleet

@@ -20,7 +20,7 @@ from device_agent.endpoint import KEY, Endpoint
 from device_agent.enrol import Identity, recall
 from device_agent.reach import Ailment
 from device_agent.store import Store
-from device_agent.update import confirmed
+from device_agent.update_states import confirmed
 from edge_sdk.errors import EdgeError, InvalidInputError
 from edge_sdk.files import private
 

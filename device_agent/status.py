@@ -4,9 +4,10 @@ from pathlib import Path
 
 import msgspec
 
-from device_agent.outbox import size
+from device_agent.ledger import size
 from device_agent.store import Store
-from device_agent.update import Trial, confirmed, standing
+from device_agent.transitions import standing
+from device_agent.update_states import Trial, confirmed
 from edge_sdk.errors import InvalidInputError
 from edge_sdk.messages import Assignment, Phase, Running
 

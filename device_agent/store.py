@@ -11,7 +11,7 @@ from typing import IO
 
 import msgspec
 
-from device_agent.update import Idle, Memory, Outcome, confirmed, digests
+from device_agent.update_states import Idle, Memory, Outcome, confirmed, digests
 from edge_sdk.errors import FormatError, InvalidInputError
 from edge_sdk.files import fsync_folder, write_atomic
 from edge_sdk.formats import from_json, to_json

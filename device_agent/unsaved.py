@@ -3,7 +3,7 @@
 from collections import deque
 from collections.abc import Callable
 
-from device_agent.update import Event
+from device_agent.update_events import Event
 
 RETRY = 2.0  # seconds
 MOST = 100  # events; the oldest go first, as the machine bears lost ones

@@ -27,7 +27,7 @@ from device_agent.selftest import Task, Trial
 from device_agent.shortcut import by_delta, newest_other
 from device_agent.store import Store
 from device_agent.trusted import NotVouchedError, Repository
-from device_agent.update import Fetched, FetchFailed, Rejected, SelfTested
+from device_agent.update_events import Fetched, FetchFailed, Rejected, SelfTested
 from edge_sdk.errors import EdgeError, FormatError, RefusedError
 from edge_sdk.files import sha256
 from edge_sdk.interpreter import lacking

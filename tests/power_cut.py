@@ -29,7 +29,7 @@ from device_agent.config import TelemetryConfig, TrialConfig
 from device_agent.download import CHUNK
 from device_agent.link import Address, Arrived, LinkEvent, Up
 from device_agent.store import Store
-from device_agent.update import candidate, confirmed
+from device_agent.update_states import candidate, confirmed
 from edge_sdk import messages
 from edge_sdk.bundle import unpack
 from edge_sdk.files import sha256

@@ -7,7 +7,7 @@ import pytest
 from click.testing import CliRunner
 
 from device_agent.config import LinkConfig, SamplesConfig
-from device_agent.outbox import egress
+from device_agent.ledger import egress
 from edge_sdk import messages
 from edge_sdk.cli import edge
 from edge_sdk.signing import SigningKey

@@ -11,7 +11,8 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, rule
 
-from device_agent.outbox import IN_FLIGHT, Left, Outbox, SampleLeft, Stamp, egress, size
+from device_agent.ledger import Left, SampleLeft, egress, size
+from device_agent.outbox import IN_FLIGHT, Outbox, Stamp
 from edge_sdk.formats import from_msgpack
 from edge_sdk.messages import Event, Report, Sample, Window
 

@@ -5,7 +5,7 @@ import stat
 import pytest
 
 from device_agent.store import DeviceKey, Store
-from device_agent.update import Fetching, Idle, Memory, Outcome, Trial
+from device_agent.update_states import Fetching, Idle, Memory, Outcome, Trial
 from edge_sdk.errors import InvalidInputError
 from edge_sdk.messages import Assignment
 
