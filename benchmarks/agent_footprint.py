@@ -1,12 +1,14 @@
-"""What an idle agent takes: resident memory, import time, and what it imports.
+"""What an idle agent takes: resident memory, import time, what it imports, and the disk of a Pi.
 
 Over a Python with numpy and the interpreter's library, which any device that runs a model needs.
 
-One window an hour and no rows: what is left is the agent itself. Memory is /proc's VmRSS in MB.
+One window an hour and no rows: what is left is the agent itself. Memory is /proc's VmRSS in MB. The
+disk is what `[agent]` installs for 64-bit ARM: the wheels are downloaded and unpacked, not run.
 """
 
 import json
 import os
+import shutil
 import statistics
 import subprocess
 import sys
@@ -19,6 +21,14 @@ import msgspec
 import numpy as np
 
 RUNS, IDLE = 7, 20.0
+ROOT = Path(__file__).parent.parent
+LARGEST = 5  # packages named
+# In the order of need: what each adds to those before it.
+TAKE = (
+    "numpy", "ai_edge_litert.interpreter", "msgspec", "sqlite3", "ssl",
+    "cryptography.hazmat.primitives.asymmetric.ed25519", "cryptography.x509",
+    "securesystemslib.signer", "tuf.ngclient", "paho.mqtt.client", "device_agent.agent",
+)  # fmt: skip
 BARE = """
 import time
 begun = time.perf_counter()
@@ -38,6 +48,21 @@ for line in Path("/proc/self/status").read_text().splitlines():
     if line.startswith("VmRSS:"):
         print(int(line.split()[1]) / 1000)
 """
+STEPS = """
+import importlib, sys
+from pathlib import Path
+def rss():
+    for line in Path("/proc/self/status").read_text().splitlines():
+        if line.startswith("VmRSS:"):
+            return int(line.split()[1]) / 1000
+before = rss()
+print(f"Python {before:.0f}", end="")
+for name in sys.argv[1:]:
+    importlib.import_module(name)
+    after = rss()
+    print(f", {name.partition('.')[0]} {after - before:.1f}", end="")
+    before = after
+"""
 MODULES = """
 import sys
 before = set(sys.modules)
@@ -53,6 +78,29 @@ def said(script: str) -> list[float]:
         [sys.executable, "-c", script], check=True, capture_output=True, text=True
     )
     return [float(line) for line in done.stdout.split()]
+
+
+def installed() -> str:
+    """What `[agent]` takes on the disk of a 64-bit ARM board, in words."""
+    uv = shutil.which("uv") or str(ROOT / ".tools" / "bin" / "uv")
+    with tempfile.TemporaryDirectory() as scratch:
+        folder = Path(scratch)
+        command = [uv, "pip", "install", "--quiet", "--target", scratch, "--python-platform"]
+        command += ["aarch64-manylinux_2_28", "--python-version", "3.11", "--only-binary", ":all:"]
+        command += ["--no-binary", "edge-deployment-sdk", f"{ROOT}[agent]"]
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
+        if done.returncode:
+            return f"not installed here ({(done.stderr.splitlines() or ['no reason'])[-1][:120]})"
+        sizes = {path.name: _bytes(path) for path in folder.iterdir()}
+        packages = len(list(folder.glob("*.dist-info")))
+    largest = sorted(sizes, key=lambda name: -sizes[name])[:LARGEST]
+    named = ", ".join(f"{name} {sizes[name] / 1e6:.0f}" for name in largest)
+    return f"{sum(sizes.values()) / 1e6:.0f} MB in {packages} packages ({named})"
+
+
+def _bytes(path: Path) -> int:
+    files = [path] if path.is_file() else [one for one in path.rglob("*") if one.is_file()]
+    return sum(one.stat().st_size for one in files)
 
 
 def idle_agent() -> tuple[float, float]:
@@ -113,6 +161,9 @@ def main() -> None:
     modules = subprocess.run(
         [sys.executable, "-c", MODULES], check=True, capture_output=True, text=True
     ).stdout.strip()
+    steps = subprocess.run(
+        [sys.executable, "-c", STEPS, *TAKE], check=True, capture_output=True, text=True
+    ).stdout.strip()
     rss, share = idle_agent()
     result = {
         "name": "agent-footprint",
@@ -123,7 +174,8 @@ def main() -> None:
         f"{1000 * bare_s:.0f} ms)",
         "detail": f"idle agent with a model {rss:.0f} MB and {100 * share:.2f} % of a core over "
         f"{IDLE:.0f} s; its imports {agent_mb:.0f} MB, {1000 * agent_s:.0f} ms (median of {RUNS}); "
-        f"imported beside numpy: {modules}",
+        f"imported beside numpy: {modules}; MB that each adds: {steps}; "
+        f"installed for aarch64: {installed()}",
     }
     print(json.dumps(result))
 
