@@ -17,6 +17,7 @@ NOVELTY = "input.novelty"  # the channel
 EXPLAINED = 0.99  # of the variance, by the components that are kept
 MAX_NUMBERS = 16_384  # in the components of one baseline
 MAX_REFERENCE = 10_000  # rows
+FAR = 1e6  # of a dimension's own spread: farther is no farther, so that squares stay numbers
 SMALL = 1 << 18  # multiplications that OpenBLAS does not spread over threads, which would spin
 
 
@@ -105,8 +106,10 @@ def novelty(space: Subspace, values: NDArray[np.generic]) -> Floats:
     >>> bool(usual < 1 < 8 < never)
     True
     """
-    centred = values.astype(np.float32) - _read(space.mean)
-    centred /= _read(space.scale)
+    with np.errstate(over="ignore"):
+        centred = values.astype(np.float32) - _read(space.mean)
+        centred /= _read(space.scale)
+    np.clip(centred, -FAR, FAR, out=centred)
     components = _read(space.components).reshape(len(space.spread), -1)
     step = max(1, SMALL // components.size)
     parts = [centred[at : at + step] @ components.T for at in range(0, max(len(centred), 1), step)]

@@ -59,6 +59,9 @@ def test_few_rows_constant_channels_and_many_dimensions_still_give_sane_numbers(
     spaced = fit_subspace(wide)
     assert len(spaced.spread) * 256 <= 16_384
     assert 0.5 < novelty(spaced, random.normal(0, 1, (100, 256))).mean() < 2
+    far = novelty(spaced, np.full((1, 256), 1e300))
+    assert np.isfinite(far).all()
+    assert far > 1e5
     still = np.stack([np.ones(40), wide[:, 0], np.full(40, np.nan)], axis=1)
     assert fit_subspace(still[:, :1], ("flat",)) is None
     assert fit_subspace(still, ("flat", "moves", "missing")) is None  # no row is whole
