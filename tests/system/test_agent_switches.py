@@ -39,10 +39,12 @@ def test_no_frame_is_lost_or_attributed_to_the_wrong_version():
             go_on.wait(1)
             if not go_on.is_set():
                 continue
-            if len(given) - len(watcher.seen) < 500:  # as fast as they are taken
-                put(x[number % 64], str(number))
-                given.append(str(number))
-                number += 1
+            if len(given) - len(watcher.seen) >= 500:  # as fast as they are taken
+                stop.wait(0.001)
+                continue
+            put(x[number % 64], str(number))
+            given.append(str(number))
+            number += 1
 
     watcher = Watcher()
     feed = Feed("load", produce, room=1000)
