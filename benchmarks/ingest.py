@@ -17,6 +17,7 @@ import msgspec
 
 from benchmarks._load import Script
 from edge_sdk.bundle import unpack
+from edge_sdk.packing import packed
 from edge_sdk.signing import SigningKey
 from tests.bundles import make_bundle
 from tests.mosquitto import missing, mosquitto
@@ -30,7 +31,7 @@ BUNDLE = unpack(make_bundle(KEY), [KEY.public])
 
 def scripts(devices: list[Device], boot: str) -> list[Script]:
     """The same number of windows from each, under a boot of its own each time."""
-    window = window_of(BUNDLE, rows=60)
+    window = packed(window_of(BUNDLE, rows=60), BUNDLE.baseline)
     found = []
     for device in devices:
         device.restarted(boot)

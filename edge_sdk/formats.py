@@ -12,6 +12,7 @@ import msgspec
 from edge_sdk.errors import FormatError, UnsupportedVersionError
 
 T = TypeVar("T", bound=msgspec.Struct)
+_FIRST = b"\xa6format"  # behind the one byte that begins a map
 
 
 class _Version(msgspec.Struct):
@@ -44,6 +45,8 @@ def to_msgpack(message: msgspec.Struct) -> bytes:
 
 def from_msgpack(kind: type[T], data: bytes, what: str) -> T:
     """Read a MessagePack message; raises as `from_json` does."""
+    if (found := _as_expected(kind, data)) is not None:
+        return found
     try:
         _check_version(kind, msgspec.msgpack.decode(data, type=_Version), what)
         return msgspec.msgpack.decode(data, type=kind)
@@ -61,6 +64,22 @@ def from_toml(kind: type[T], data: bytes, what: str) -> T:
         return msgspec.toml.decode(text, type=kind)
     except (msgspec.DecodeError, UnicodeDecodeError) as error:
         raise FormatError(f"{what} can't be read: {error}") from error
+
+
+def _as_expected(kind: type[T], data: bytes) -> T | None:
+    """A message of ours, which begins with its version, read once; None if a closer look is due."""
+    if data[1:8] != _FIRST:
+        return None
+    try:
+        found = _decoder(kind).decode(data)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        return None
+    return found if getattr(found, "format", None) == _known_version(kind) else None
+
+
+@functools.cache
+def _decoder(kind: type[T]) -> msgspec.msgpack.Decoder[T]:
+    return msgspec.msgpack.Decoder(kind)
 
 
 def _check_version(kind: type[msgspec.Struct], found: _Version, what: str) -> None:

@@ -71,7 +71,7 @@ class Baseline(msgspec.Struct, frozen=True):
         return sha256(msgspec.msgpack.encode(named))[:16]
 
 
-class Sketch(msgspec.Struct, array_like=True):
+class Sketch(msgspec.Struct, array_like=True, gc=False):
     """Counts of one channel over some rows; additive.
 
     Attributes:

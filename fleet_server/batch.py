@@ -12,11 +12,11 @@ import msgspec
 from edge_sdk.errors import FormatError
 from edge_sdk.formats import to_msgpack
 from edge_sdk.messages import Connection, Event, Report, Sample, Sealed, Window
-from edge_sdk.packing import unpacked
+from edge_sdk.packing import unpacked_all
 from edge_sdk.sketch import Sketch
 from edge_sdk.topics import Upward
 from fleet_server import presence, rollups
-from fleet_server.decay.accuracy import Calibration, calibration
+from fleet_server.decay.accuracy import calibration
 from fleet_server.evidence.measures import measures
 from fleet_server.plausible import why_not_event, why_not_report, why_not_window
 from fleet_server.records import (
@@ -33,6 +33,7 @@ from fleet_server.streams import MAX_GAPS, admit
 from fleet_server.views import RunRow
 
 Key = tuple[str, str]  # device, boot
+Fresh = tuple["Arrived", Sealed, int]  # a message, its numbers, its boot's place in the order
 Bundles = Callable[[str], BundleRecord | None]
 
 
@@ -70,7 +71,6 @@ class _Sorted(msgspec.Struct):
     spoke: set[str] = set()  # devices with a message that is new
     connections: list[tuple[float, Sealed, Connection]] = []
     asked: dict[str, int] = {}  # the number of each device's last command
-    calibrations: dict[str, Calibration | None] = {}  # by digest
 
 
 def commit(store: Store, batch: Sequence[Arrived | Seen], bundles: Bundles) -> dict[Key, int]:
@@ -79,7 +79,12 @@ def commit(store: Store, batch: Sequence[Arrived | Seen], bundles: Bundles) -> d
     asking = {i.device for i in batch if isinstance(i, Arrived) and i.kind == "sample"}
     with store.transaction():
         out.asked = store.command_numbers(asking)
-        contiguous = _take_in(store, [i for i in batch if isinstance(i, Arrived)], bundles, out)
+        arrived = [item for item in batch if isinstance(item, Arrived)]
+        contiguous, fresh = _admitted(store, arrived, out)
+        for item, sealed, place in fresh:
+            if not isinstance(item.body, Window):
+                _sort(item, sealed, place, bundles, out)
+        _sort_windows(fresh, bundles, out)
         store.add_windows(out.windows)
         _roll_up(store, out, bundles)
         store.add_device_events(out.events)
@@ -94,9 +99,11 @@ def commit(store: Store, batch: Sequence[Arrived | Seen], bundles: Bundles) -> d
     return contiguous
 
 
-def _take_in(
-    store: Store, arrived: Sequence[Arrived], bundles: Bundles, out: _Sorted
-) -> dict[Key, int]:
+def _admitted(
+    store: Store, arrived: Sequence[Arrived], out: _Sorted
+) -> tuple[dict[Key, int], list[Fresh]]:
+    """How far each boot has arrived without a gap, and what was not there before."""
+    fresh: list[Fresh] = []
     keys = {(i.device, i.sealed.boot) for i in arrived if i.sealed and i.sealed.seq}
     streams = store.streams(sorted(keys))
     for item in arrived:
@@ -119,20 +126,14 @@ def _take_in(
             continue
         streams[key] = (place, after)
         out.spoke.add(item.device)
-        _sort(item, item.sealed, place, bundles, out)
+        fresh.append((item, item.sealed, place))
     store.save_streams(streams)
-    return {key: stream.contiguous for key, (_, stream) in streams.items()}
+    return {key: stream.contiguous for key, (_, stream) in streams.items()}, fresh
 
 
 def _sort(item: Arrived, sealed: Sealed, place: int, bundles: Bundles, out: _Sorted) -> None:
-    reason: str | None
+    reason: str | None = None
     match item.body:
-        case Window() as sent:
-            window, reason = _legible(sent, bundles(sent.digest))
-            if not reason:
-                measured = measures(window, _calibration(bundles(sent.digest), out))
-                out.windows.append(_window(item, sealed, window, measured))
-                out.contents.append(window)
         case Event() as event:
             reason = why_not_event(event)
             if not reason:
@@ -144,34 +145,48 @@ def _sort(item: Arrived, sealed: Sealed, place: int, bundles: Bundles, out: _Sor
                 out.reports.append((place, sealed, report, at))
         case Sample() as sample:
             reason = _take_sample(item, sample, bundles(sample.digest), out)
-        case None | Connection():
+        case _:
             reason = item.reason
     if reason:
         out.poison.append(_poison(item, reason))
 
 
-def _legible(sent: Window, bundle: BundleRecord | None) -> tuple[Window, str | None]:
-    """The window with its sketches unpacked, and why it can't be counted, if so."""
-    try:
-        window = unpacked(sent, bundle.baseline) if bundle else sent
-    except FormatError as error:
-        return sent, str(error)
-    return window, why_not_window(window, bundle)
+def _sort_windows(fresh: Sequence[Fresh], bundles: Bundles, out: _Sorted) -> None:
+    """Those of one bundle together: unpacking many at once costs little more than one."""
+    by_digest: dict[str, list[tuple[Arrived, Sealed, Window]]] = {}
+    for item, sealed, _ in fresh:
+        if isinstance(item.body, Window):
+            by_digest.setdefault(item.body.digest, []).append((item, sealed, item.body))
+    for digest, sent in by_digest.items():
+        bundle = bundles(digest)
+        known = calibration(bundle.baseline) if bundle else None
+        found: Sequence[Window | FormatError] = [window for *_, window in sent]
+        if bundle:
+            found = unpacked_all([window for *_, window in sent], bundle.baseline)
+        for (item, sealed, was), window in zip(sent, found, strict=True):
+            if isinstance(window, FormatError):
+                out.poison.append(_poison(item, str(window)))
+            elif reason := why_not_window(window, bundle, was.channels):
+                out.poison.append(_poison(item, reason))
+            else:
+                out.windows.append(_window(item, sealed, window, measures(window, known)))
+                out.contents.append(window)
 
 
 def _roll_up(store: Store, out: _Sorted, bundles: Bundles) -> None:
     """Add the batch's windows to the sums of their hours and days."""
     labels = store.labels_of(window.device for window in out.windows)
-    parts: dict[rollups.Key, list[Window]] = {}
+    whose: dict[tuple[str, str], rollups.Slice] = {}
+    hours: dict[tuple[rollups.Slice, float], list[Window]] = {}
     for record, window in zip(out.windows, out.contents, strict=True):
+        known = record.device, window.digest
+        if known not in whose:
+            whose[known] = rollups.slice_of(window.digest, labels.get(record.device, {}))
         at = rollups.taken_at(record.received_at, record.wall)
-        for key in rollups.keys_of(
-            at, rollups.slice_of(window.digest, labels.get(record.device, {}))
-        ):
-            parts.setdefault(key, []).append(window)
-    found = {window.digest: bundles(window.digest) for window in out.contents}
+        hours.setdefault((whose[known], rollups.hour_of(at)), []).append(window)
+    found = {digest: bundles(digest) for _, digest in whose}
     store.roll_up(
-        {key: rollups.sums(windows) for key, windows in parts.items()},
+        rollups.by_hour_and_day(hours),
         {digest: (b.model, b.version, b.profile) for digest, b in found.items() if b},
     )
 
@@ -255,15 +270,6 @@ def _reported(device: DeviceRecord, place: int, sealed: Sealed, report: Report) 
         resumed_at=report.resumed_at,
         beside_digest=report.beside.digest if report.beside else "",
     )
-
-
-def _calibration(bundle: BundleRecord | None, out: _Sorted) -> Calibration | None:
-    """What a bundle's confidences promise; worked out once a batch."""
-    if bundle is None:
-        return None
-    if bundle.digest not in out.calibrations:
-        out.calibrations[bundle.digest] = calibration(bundle.baseline)
-    return out.calibrations[bundle.digest]
 
 
 def _window(item: Arrived, sealed: Sealed, window: Window, measured: bytes) -> NewWindow:

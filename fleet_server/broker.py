@@ -139,7 +139,7 @@ class BrokerLink:
         device, kind = parse_upward(name)
         while True:
             try:
-                await self._ingest.received(device, kind, payload)
+                await self._ingest.received(device, [(kind, payload)])
             except EdgeError:  # told by the ingest; unacknowledged, it keeps its place
                 await asyncio.sleep(TRY_AGAIN_SECONDS)
             else:

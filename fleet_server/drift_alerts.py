@@ -27,6 +27,7 @@ log = logging.getLogger("fleet_server.drift")
 Tails = dict[Group, list[float]]
 KINDS = get_args(Kind)
 SAVE_SECONDS = 3600.0
+MOST_AT_ONCE = 1000  # windows a look: whoever catches up after an outage may not stop the ingest
 
 
 class DriftAlerts:
@@ -112,7 +113,7 @@ class DriftAlerts:
 
     def _take_in(self, bundles: dict[str, BundleRecord]) -> bool:
         before = self._read_to
-        for stored in self._store.window_bodies(self._read_to):
+        for stored in self._store.window_bodies(self._read_to, MOST_AT_ONCE):
             self._read_to = stored.id
             window = stored.window
             bundle = bundles.get(window.digest)

@@ -13,12 +13,13 @@ from collections.abc import Awaitable, Callable, Sequence
 import msgspec
 
 from edge_sdk.errors import EdgeError, UntrustedError
+from edge_sdk.identity import Secrets
 from edge_sdk.messages import body, seal_ack, unseal_upward
 from edge_sdk.topics import UPWARD, Upward
 from fleet_server.batch import Arrived, Key, Seen, commit
 from fleet_server.credentials import Credentials
 from fleet_server.metrics import Meters
-from fleet_server.mqtt.door import Peer
+from fleet_server.mqtt.door import Message, Peer
 from fleet_server.plausible import why_not_numbered
 from fleet_server.records import BundleRecord
 from fleet_server.revocation import report_twins
@@ -32,16 +33,13 @@ BATCH = 2000  # far above what a commit costs by itself
 QUEUE = 20_000
 
 
-class _Raw(msgspec.Struct, frozen=True):
+class _Delivery(msgspec.Struct, frozen=True):
+    """What one device sent at once, or with no messages that it was seen."""
+
     at: float
     device: str
-    kind: Upward
-    payload: bytes
-
-
-class _Waiting(msgspec.Struct, frozen=True):
-    item: _Raw | Seen
-    stored: asyncio.Future[None] | None
+    messages: Sequence[Message]
+    stored: asyncio.Future[None] | None = None
 
 
 class Ingest:
@@ -73,7 +71,8 @@ class Ingest:
         self._bundles: dict[str, BundleRecord] = {}
         self._lookout = Lookout()
         self.online: set[str] = set()
-        self._queue: deque[_Waiting] = deque()
+        self._queue: deque[_Delivery] = deque()
+        self._waiting = 0  # messages in the queue
         self._filled = asyncio.Event()
         self._room = asyncio.Condition()
         self._closed = False
@@ -106,27 +105,38 @@ class Ingest:
         order = self._store.assignment(device) if kind == "desired" else None
         return order.envelope if order else None
 
-    def received(self, device: str, kind: str, payload: bytes) -> Awaitable[None]:
-        """Done when it is on the disk; a task for each would cost as much as storing it."""
-        item = _Raw(self._now(), device, _KINDS[kind], payload)
-        if len(self._queue) >= QUEUE:
-            return self._received_later(item)
-        return self._enqueue(item)
-
-    async def _received_later(self, item: _Raw) -> None:
-        async with self._room:
-            await self._room.wait_for(lambda: len(self._queue) < QUEUE)
-        await self._enqueue(item)
-
-    def _enqueue(self, item: _Raw) -> asyncio.Future[None]:
+    def received(self, device: str, messages: Sequence[Message]) -> Awaitable[None]:
+        """Done when they are on the disk; a task for each would cost as much as storing it."""
         stored: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        self._queue.append(_Waiting(item, stored))
-        self._filled.set()
+        delivery = _Delivery(self._now(), device, messages, stored)
+        if self._waiting >= QUEUE:
+            return self._received_later(delivery, stored)
+        self._enqueue(delivery)
         return stored
+
+    async def _received_later(self, delivery: _Delivery, stored: asyncio.Future[None]) -> None:
+        async with self._room:
+            await self._room.wait_for(lambda: self._waiting < QUEUE)
+        self._enqueue(delivery)
+        await stored
+
+    def _enqueue(self, delivery: _Delivery) -> None:
+        self._queue.append(delivery)
+        self._waiting += len(delivery.messages)
+        self._filled.set()
+
+    def _next_batch(self) -> list[_Delivery]:
+        batch: list[_Delivery] = []
+        taken = 0
+        while self._queue and taken < BATCH:
+            batch.append(self._queue.popleft())
+            taken += max(1, len(batch[-1].messages))
+        self._waiting -= sum(len(delivery.messages) for delivery in batch)
+        return batch
 
     async def posted(self, device: str, kind: str, payload: bytes) -> bytes:
         """As `received`, for a device without MQTT; the acknowledgement, empty if there is none."""
-        await self.received(device, kind, payload)
+        await self.received(device, [(kind, payload)])
         return await asyncio.to_thread(self._acknowledgement, device, _KINDS[kind], payload)
 
     def _acknowledgement(self, device: str, kind: Upward, payload: bytes) -> bytes:
@@ -148,7 +158,7 @@ class Ingest:
         """
         while not (self._closed and not self._queue):
             await self._filled.wait()
-            batch = [self._queue.popleft() for _ in range(min(BATCH, len(self._queue)))]
+            batch = self._next_batch()
             if not self._queue and not self._closed:
                 self._filled.clear()
             async with self._room:
@@ -161,26 +171,30 @@ class Ingest:
         self._closed = True
         self._filled.set()
 
-    async def _store_batch(self, batch: Sequence[_Waiting]) -> None:
+    async def _store_batch(self, batch: Sequence[_Delivery]) -> None:
         try:
             with self._meters.commit_seconds.time():
                 items, reached = await asyncio.to_thread(self._commit, batch)
         except EdgeError as error:
-            self._meters.failed.inc(len(batch))
-            log.error("%d messages could not be stored: %s", len(batch), error)
+            count = sum(len(delivery.messages) for delivery in batch)
+            self._meters.failed.inc(count)
+            log.error("%d messages could not be stored: %s", count, error)
             _settle(batch, error)
             return
         except Exception as error:
             # Whatever went wrong, it may be one device's message: the others must not pay for it.
             if len(batch) > 1:
-                for waiting in batch:
-                    await self._store_batch([waiting])
+                for delivery in batch:
+                    await self._store_batch([delivery])
+                return
+            if len(batch[0].messages) > 1:
+                await self._store_apart(batch[0])
                 return
             log.exception("a message could not be stored")
             _settle(batch, error)
             return
-        self._meters.stored.inc(sum(waiting.stored is not None for waiting in batch))
-        self._meters.waiting.set(len(self._queue))
+        self._meters.stored.inc(sum(len(delivery.messages) for delivery in batch))
+        self._meters.waiting.set(self._waiting)
         self._meters.online.set(len(self.online))
         _settle(batch, None)
         for item in items:
@@ -191,11 +205,21 @@ class Ingest:
             await asyncio.to_thread(report_twins, self._store, twins, self._now())
         self._changed()
 
-    def _commit(self, batch: Sequence[_Waiting]) -> tuple[list[Arrived | Seen], dict[Key, int]]:
-        items = [
-            waiting.item if isinstance(waiting.item, Seen) else self._open(waiting.item)
-            for waiting in batch
-        ]
+    async def _store_apart(self, delivery: _Delivery) -> None:
+        """One by one, so that what is sound in it is stored; it counts as failed if one is not."""
+        loop = asyncio.get_running_loop()
+        errors: list[BaseException] = []
+        for message in delivery.messages:
+            stored: asyncio.Future[None] = loop.create_future()
+            await self._store_batch([_Delivery(delivery.at, delivery.device, (message,), stored)])
+            if (error := stored.exception()) is not None:
+                errors.append(error)
+        _settle([delivery], errors[0] if errors else None)
+
+    def _commit(self, batch: Sequence[_Delivery]) -> tuple[list[Arrived | Seen], dict[Key, int]]:
+        items: list[Arrived | Seen] = []
+        for delivery in batch:
+            items += self._open(delivery) or [Seen(delivery.at, delivery.device)]
         return items, commit(self._store, items, self._bundle)
 
     def _confirm(self, reached: dict[Key, int]) -> None:
@@ -204,10 +228,17 @@ class Ingest:
             if seq and secrets:
                 self._acknowledge(device, seal_ack(boot, seq, device, secrets.mac))
 
-    def _open(self, raw: _Raw) -> Arrived:
-        device, kind, payload = raw.device, raw.kind, raw.payload
-        sealed, content, reason = None, None, ""
-        secrets = self._credentials.of(device)
+    def _open(self, delivery: _Delivery) -> list[Arrived]:
+        secrets = self._credentials.of(delivery.device)
+        return [
+            self._opened(delivery, secrets, _KINDS[kind], payload)
+            for kind, payload in delivery.messages
+        ]
+
+    def _opened(
+        self, delivery: _Delivery, secrets: Secrets | None, kind: Upward, payload: bytes
+    ) -> Arrived:
+        device, sealed, content, reason = delivery.device, None, None, ""
         try:
             if secrets is None:
                 raise UntrustedError("no such device is enrolled")
@@ -219,7 +250,7 @@ class Ingest:
         except EdgeError as error:
             reason = str(error)
         return Arrived(
-            at=raw.at,
+            at=delivery.at,
             device=device,
             kind=kind,
             payload=payload,
@@ -236,15 +267,14 @@ class Ingest:
 
     def _saw(self, device: str) -> None:
         if len(self._queue) < QUEUE:  # else so many are waiting that this one adds nothing
-            self._queue.append(_Waiting(Seen(self._now(), device), None))
-            self._filled.set()
+            self._enqueue(_Delivery(self._now(), device, ()))
 
 
-def _settle(batch: Sequence[_Waiting], error: Exception | None) -> None:
-    for waiting in batch:
-        if waiting.stored is None or waiting.stored.done():
+def _settle(batch: Sequence[_Delivery], error: BaseException | None) -> None:
+    for delivery in batch:
+        if delivery.stored is None or delivery.stored.done():
             continue
         if error is None:
-            waiting.stored.set_result(None)
+            delivery.stored.set_result(None)
         else:
-            waiting.stored.set_exception(error)
+            delivery.stored.set_exception(error)

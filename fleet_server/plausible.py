@@ -1,6 +1,7 @@
 """Whether a message can be what it claims. Pure; the words go beside the message set aside."""
 
 import math
+from collections.abc import Mapping
 
 from edge_sdk.messages import MAX_WORDS, Comparison, Event, Report, Sealed, Window
 from edge_sdk.sketch import Sketch, bins
@@ -34,8 +35,13 @@ def why_not_event(event: Event) -> str | None:
     return None
 
 
-def why_not_window(window: Window, bundle: BundleRecord | None) -> str | None:
-    """Why the window can't be counted, given the bundle it names; None if it can."""
+def why_not_window(
+    window: Window, bundle: BundleRecord | None, plain: Mapping[str, Sketch]
+) -> str | None:
+    """Why the window can't be counted, given the bundle it names; None if it can.
+
+    `plain` are its channels that did not come packed: what was unpacked has been looked at.
+    """
     if bundle is None:
         return f"no bundle {window.digest[:12]!r} is published here"
     if (window.model, window.version) != (bundle.model, bundle.version):
@@ -49,7 +55,7 @@ def why_not_window(window: Window, bundle: BundleRecord | None) -> str | None:
         return f"its length is {window.seconds} seconds"
     if max(len(window.channels), len(window.skew)) > MAX_CHANNELS:
         return f"it has {len(window.channels)} channels, {MAX_CHANNELS} are the most"
-    return _why_not_channels(window, bundle) or _why_not_comparison(window.comparison)
+    return _why_not_channels(plain, bundle) or _why_not_comparison(window.comparison)
 
 
 def _why_not_comparison(seen: Comparison | None) -> str | None:
@@ -68,8 +74,8 @@ def _why_not_comparison(seen: Comparison | None) -> str | None:
     return None
 
 
-def _why_not_channels(window: Window, bundle: BundleRecord) -> str | None:
-    for name, sketch in window.channels.items():
+def _why_not_channels(plain: Mapping[str, Sketch], bundle: BundleRecord) -> str | None:
+    for name, sketch in plain.items():
         known = bundle.baseline.channels.get(name)
         if known is None and len(sketch.counts) > MAX_BINS:
             return f"channel {name[:64]!r} has {len(sketch.counts)} bins"
@@ -85,10 +91,7 @@ def _sane(sketch: Sketch) -> bool:
         min(sketch.counts, default=0) >= 0
         and sum(sketch.counts) == sketch.rows <= MAX_COUNT
         and 0 <= sketch.missing <= MAX_COUNT
-        and math.isfinite(sketch.total)
-        and math.isfinite(sketch.squares)
-        and math.isfinite(sketch.low)
-        and math.isfinite(sketch.high)
+        and math.isfinite(sketch.total + sketch.squares + sketch.low + sketch.high)
     )
 
 

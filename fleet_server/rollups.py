@@ -78,8 +78,24 @@ def taken_at(received_at: float, wall: float) -> float:
 
 
 def keys_of(at: float, whose: Slice) -> list[Key]:
-    """The roll-ups that a window taken at `at` belongs to."""
+    """The roll-ups that a window taken at `at` belongs to: of its hour, and of its day."""
     return [Key(span, at - at % seconds, whose) for span, seconds in SECONDS.items()]
+
+
+def hour_of(at: float) -> float:
+    """When the hour began, Unix seconds."""
+    return at - at % SECONDS["hour"]
+
+
+def by_hour_and_day(hours: Mapping[tuple[Slice, float], Sequence[Window]]) -> dict[Key, Sums]:
+    """The roll-ups of windows that are sorted by slice and hour; a day's are those of its hours."""
+    found: dict[Key, Sums] = {}
+    days: dict[Key, list[Sums]] = {}
+    for (whose, start), windows in hours.items():
+        hour, day = keys_of(start, whose)
+        found[hour] = sums(windows)
+        days.setdefault(day, []).append(found[hour])
+    return found | {key: together(parts) for key, parts in days.items()}
 
 
 def sums(windows: Sequence[Window]) -> Sums:

@@ -9,7 +9,7 @@ import tempfile
 import threading
 import time
 from collections import defaultdict
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import contextmanager, suppress
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -312,7 +312,12 @@ class FleetServer:
     def retained(self, device: str, kind: str) -> bytes | None:
         return {"desired": self.desired, "command": self.commands}.get(kind, {}).get(device)
 
-    async def received(self, device: str, kind: str, payload: bytes) -> bytes:
+    async def received(self, device: str, given: Sequence[tuple[str, bytes]]) -> None:
+        for kind, payload in given:
+            self.take(device, kind, payload)
+
+    def take(self, device: str, kind: str, payload: bytes) -> bytes:
+        """One message; the acknowledgement, empty if there is none."""
         key = self.secrets[device].mac
         sealed = messages.unseal_upward(payload, kind, device, key)
         if kind == "link":
@@ -353,7 +358,7 @@ class FleetServer:
             return 401, b""
         device = headers["Authorization"].removeprefix("Bearer ").partition(":")[0]
         self.posts += 1
-        ack = asyncio.run(self.received(device, kind, payload))
+        ack = self.take(device, kind, payload)
         return (200, ack) if ack else (204, b"")
 
     def may_fetch(self, authorization: str) -> bool:

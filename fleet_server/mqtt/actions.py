@@ -10,7 +10,7 @@ class Send(msgspec.Struct, frozen=True):
 
 
 class Store(msgspec.Struct, frozen=True, gc=False):
-    """Hand to the door; then tell the session `stored(packet_id)`."""
+    """Hand to the door; then tell the session that this `packet_id` is `stored`."""
 
     kind: str
     payload: bytes

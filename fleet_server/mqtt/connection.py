@@ -87,6 +87,7 @@ class Connection(asyncio.Protocol):
         self._reading = True
         self._stalled_since: float | None = None
         self._out: list[bytes] = []
+        self._arrived: list[Store] = []
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         if not isinstance(transport, asyncio.Transport):
@@ -106,6 +107,7 @@ class Connection(asyncio.Protocol):
 
     def connection_lost(self, _exc: Exception | None) -> None:
         self._do(self._session.gone())
+        self._hand_over()
         self._room.left(self)
 
     def data_received(self, data: bytes) -> None:
@@ -153,7 +155,11 @@ class Connection(asyncio.Protocol):
             self._transport.abort()
 
     def _pump(self) -> None:
-        """Take packets as long as there is room for what they bring."""
+        self._take_packets()
+        self._hand_over()
+
+    def _take_packets(self) -> None:
+        """As long as there is room for what they bring."""
         while not self._crowded():
             try:
                 packet = self._decoder.next_packet()
@@ -183,7 +189,9 @@ class Connection(asyncio.Protocol):
         for action in actions:
             match action:
                 case Store():
-                    self._store(action)
+                    self._arrived.append(action)
+                    self._unstored += 1
+                    self._unstored_bytes += len(action.payload)
                 case Send():
                     self._send(encode(action.packet, self._decoder.version))
                 case Opened(device):
@@ -192,28 +200,31 @@ class Connection(asyncio.Protocol):
                 case Close(why):
                     self._close(why)
 
-    def _store(self, action: Store) -> None:
-        size = len(action.payload)
-        self._unstored += 1
-        self._unstored_bytes += size
+    def _hand_over(self) -> None:
+        """Give the door what the last packets brought, as one."""
+        if not self._arrived:
+            return
+        arrived, self._arrived = self._arrived, []
+        size = sum(len(one.payload) for one in arrived)
         self._room.reserve(size)
-        stored = self._room.door.received(self.device, action.kind, action.payload)
+        messages = [(one.kind, one.payload) for one in arrived]
+        stored = self._room.door.received(self.device, messages)
         task = asyncio.ensure_future(stored, loop=self._loop)
-        task.add_done_callback(partial(self._stored, action.packet_id, size))
+        task.add_done_callback(partial(self._stored, [one.packet_id for one in arrived], size))
         self._room.working(task)
 
-    def _stored(self, packet_id: int, size: int, task: asyncio.Future[None]) -> None:
-        self._unstored -= 1
+    def _stored(self, packet_ids: list[int], size: int, task: asyncio.Future[None]) -> None:
+        self._unstored -= len(packet_ids)
         self._unstored_bytes -= size
         self._room.release(size)
         if task.cancelled():
             return
         error = task.exception()
         if error is None:
-            self._do(self._session.stored(packet_id))
+            self._do(self._session.stored(packet_ids))
         else:
-            log.error("a message of %s could not be stored", self.device, exc_info=error)
-            self._do(self._session.broken("the message could not be stored"))
+            log.error("messages of %s could not be stored", self.device, exc_info=error)
+            self._do(self._session.broken("a message could not be stored"))
         self.resume()
 
     def _send(self, data: bytes) -> None:

@@ -1,9 +1,11 @@
 """What the MQTT endpoint asks of the server; the endpoint itself knows no database."""
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from typing import Protocol
 
 import msgspec
+
+Message = tuple[str, bytes]  # kind, payload
 
 
 class Peer(msgspec.Struct, frozen=True):
@@ -37,5 +39,9 @@ class Door(Protocol):
     def retained(self, device: str, kind: str) -> bytes | None:
         """What a subscriber to the device's downward topic `kind` gets at once."""
 
-    def received(self, device: str, kind: str, payload: bytes) -> Awaitable[None]:
-        """An upward message; PUBACK goes out only once this has returned: when it is stored."""
+    def received(self, device: str, messages: Sequence[Message]) -> Awaitable[None]:
+        """Upward messages of one device, in order; done when all of them are stored.
+
+        PUBACKs go out only then. As many come at once as one read of the socket brought, since a
+        future for each would cost as much as storing it.
+        """

@@ -1,5 +1,7 @@
 """PURE: what an admitted device may do: publish upward, subscribe to its own, answer."""
 
+from collections.abc import Sequence
+
 from edge_sdk.topics import UPWARD, Downward, topic
 from fleet_server.mqtt.actions import Action, Send, Store
 from fleet_server.mqtt.admission import Terms
@@ -42,10 +44,9 @@ class Online:
             self._stored[packet.packet_id] = False
         return [Store(kind, packet.payload, packet.packet_id)]
 
-    def stored(self, packet_id: int) -> list[Action]:
+    def stored(self, packet_ids: Sequence[int]) -> list[Action]:
         """PUBACKs that are due now: they keep the order of the messages (4.6)."""
-        if packet_id:
-            self._stored[packet_id] = True
+        self._stored.update((packet_id, True) for packet_id in packet_ids if packet_id)
         actions: list[Action] = []
         while self._stored:
             first = next(iter(self._stored))

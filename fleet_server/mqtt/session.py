@@ -4,6 +4,8 @@ The session asks its door two things that are answered at once (credentials, ret
 all else it returns as actions for `endpoint` to carry out, in order.
 """
 
+from collections.abc import Sequence
+
 from edge_sdk.topics import Downward
 from fleet_server.mqtt.actions import Action, Close, Opened, Send, Store
 from fleet_server.mqtt.admission import NOBODY, Offer, Terms, admit, welcome
@@ -74,9 +76,9 @@ class Session:
         refusal = Connack(reason=error.reason, properties=properties)
         return [Send(refusal), *self._end(error.reason, error.text)]
 
-    def stored(self, packet_id: int) -> list[Action]:
-        """The door has stored a message."""
-        return [] if self._closed or self._online is None else self._online.stored(packet_id)
+    def stored(self, packet_ids: Sequence[int]) -> list[Action]:
+        """The door has stored these messages."""
+        return [] if self._closed or self._online is None else self._online.stored(packet_ids)
 
     def publish(self, kind: Downward, payload: bytes) -> list[Action] | None:
         """A message for the device; None if it is not going to get it."""

@@ -90,7 +90,8 @@ class Reader:
         return self.take(1)[0]
 
     def uint16(self) -> int:
-        return int.from_bytes(self.take(2), "big")
+        high, low = self.take(2)
+        return high << 8 | low
 
     def uint32(self) -> int:
         return int.from_bytes(self.take(4), "big")

@@ -1,6 +1,7 @@
 """What devices send: numbered streams, windows, events, and messages that were set aside."""
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from itertools import chain
 from operator import attrgetter
 
 import msgspec
@@ -25,9 +26,12 @@ Key = tuple[str, str]  # device, boot
 POISON_KEPT = 1000
 POISON_BYTES = 4096
 _INSERT = (
-    f"INSERT INTO windows ({', '.join(NewWindow.__struct_fields__)}) VALUES ({{}}) "  # noqa: S608
+    f"INSERT INTO windows ({', '.join(NewWindow.__struct_fields__)}) VALUES {{}} "  # noqa: S608
     "ON CONFLICT DO NOTHING"
 )  # of our own names alone
+_MARKS = f"({', '.join('?' * len(NewWindow.__struct_fields__))})"
+_NAMED = f"({', '.join(f'%({name})s' for name in NewWindow.__struct_fields__)})"
+ROWS = 500  # a statement: SQLite lets go of the interpreter once a statement, not once a row
 _columns = attrgetter(*NewWindow.__struct_fields__)
 NUMBERS = [tables.windows.c[name] for name in WindowRecord.__struct_fields__]
 
@@ -87,14 +91,14 @@ class Telemetry(Database):
         given = list(windows)
         if not given:
             return
-        names = NewWindow.__struct_fields__
         with self._write() as c:
-            if c.dialect.paramstyle == "qmark":
-                marks = ", ".join("?" * len(names))
-                c.exec_driver_sql(_INSERT.format(marks), list(map(_columns, given)))
-            else:
-                marks = ", ".join(f"%({name})s" for name in names)
-                c.exec_driver_sql(_INSERT.format(marks), list(map(msgspec.structs.asdict, given)))
+            if c.dialect.paramstyle != "qmark":
+                c.exec_driver_sql(_INSERT.format(_NAMED), list(map(msgspec.structs.asdict, given)))
+                return
+            for start in range(0, len(given), ROWS):
+                part = given[start : start + ROWS]
+                values = tuple(chain.from_iterable(map(_columns, part)))
+                c.exec_driver_sql(_INSERT.format(", ".join([_MARKS] * len(part))), values)
 
     def add_device_events(self, events: Iterable[NewEvent]) -> None:
         rows = [{"source": event.device, **msgspec.structs.asdict(event)} for event in events]
@@ -179,13 +183,14 @@ class Telemetry(Database):
         with self._read() as c:
             return [from_msgpack(Window, row.body, "a stored window") for row in c.execute(wanted)]
 
-    def window_bodies(self, after: int) -> Iterator[StoredWindow]:
+    def window_bodies(self, after: int, most: int | None = None) -> Iterator[StoredWindow]:
         """The content of the windows stored since the one with id `after`, in order."""
         table = tables.windows
         wanted = (
             select(table.c.id, table.c.device, table.c.received_at, table.c.wall, table.c.body)
             .where(table.c.id > after)
             .order_by(table.c.id)
+            .limit(most)
         )
         with self._read() as c:
             for row in c.execute(wanted):

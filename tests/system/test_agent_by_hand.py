@@ -1,7 +1,5 @@
 """A person at the device: rollback without a server, and an update from a USB stick."""
 
-import asyncio
-
 import pytest
 
 from device_agent.agent import Agent
@@ -90,7 +88,7 @@ def test_a_stick_brings_a_version_to_a_device_without_a_server_and_takes_the_rep
 
 
 def fleet_takes(fleet, message) -> None:
-    asyncio.run(fleet.received(message.device, message.kind, message.payload))
+    fleet.take(message.device, message.kind, message.payload)
 
 
 def test_a_stick_with_an_order_by_somebody_else_is_refused_and_nothing_changes(fleet, stick):

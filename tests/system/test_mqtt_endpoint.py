@@ -60,8 +60,8 @@ class FakeDoor:
     def retained(self, device, kind):
         return self.documents.get((device, kind))
 
-    async def received(self, device, kind, payload):
-        self.messages.append((device, kind, payload))
+    async def received(self, device, messages):
+        self.messages += [(device, kind, payload) for kind, payload in messages]
         await self.stored.wait()
         if self.failing:
             raise OSError("disk full")

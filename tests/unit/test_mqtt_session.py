@@ -44,7 +44,7 @@ class FakeDoor:
     def retained(self, device, kind):
         return b"order" if (device, kind) == ("pi-7", "desired") else None
 
-    async def received(self, device, kind, payload):
+    async def received(self, device, messages):
         raise AssertionError("the session only returns actions")
 
 
@@ -179,9 +179,9 @@ def test_a_puback_follows_the_storing_and_keeps_the_order():
     session = online()
     for packet_id in (1, 2, 3):
         session.received(upward(qos=1, packet_id=packet_id), 1)
-    assert session.stored(2) == []
-    assert sent(session.stored(1)) == [Puback(1), Puback(2)]
-    assert sent(session.stored(3)) == [Puback(3)]
+    assert session.stored([2]) == []
+    assert sent(session.stored([1])) == [Puback(1), Puback(2)]
+    assert sent(session.stored([3])) == [Puback(3)]
 
 
 def test_a_repeated_message_is_stored_once_while_it_is_in_work():
@@ -389,7 +389,7 @@ class Conversation(RuleBasedStateMachine):
         if waiting and not self.closed:
             packet_id = data.draw(st.sampled_from(waiting))
             self.stored.add(packet_id)
-            self.take(self.session.stored(packet_id))
+            self.take(self.session.stored([packet_id]))
 
     @rule(seconds=st.sampled_from([1, 9, 31]))
     def wait(self, seconds):

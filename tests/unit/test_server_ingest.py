@@ -67,7 +67,7 @@ class Rig:
                 group.create_task(self._sent(device.name, kind, payload))
 
     async def _sent(self, device, kind, payload):
-        await self.ingest.received(device, kind, payload)
+        await self.ingest.received(device, [(kind, payload)])
 
     @asynccontextmanager
     async def running(self):
