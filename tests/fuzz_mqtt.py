@@ -100,9 +100,7 @@ def guided(seconds, seed, found):
     flags = [f"-max_total_time={seconds:.0f}", f"-seed={seed}", "-max_len=4096",
              f"-artifact_prefix={CORPUS}/found-{seed}-"]  # fmt: skip
     chance = random.Random(seed)  # noqa: S311
-    atheris.Setup(
-        [sys.argv[0], *flags, str(found), str(CORPUS)], lambda data: check(data, chance)
-    )
+    atheris.Setup([sys.argv[0], *flags, str(found), str(CORPUS)], lambda data: check(data, chance))
     atheris.Fuzz()
 
 

@@ -190,8 +190,7 @@ class Connection(asyncio.Protocol):
             match action:
                 case Store():
                     self._arrived.append(action)
-                    self._unstored += 1
-                    self._unstored_bytes += len(action.payload)
+                    self._count(len(action.payload))
                 case Send():
                     self._send(encode(action.packet, self._decoder.version))
                 case Opened(device):
@@ -200,13 +199,17 @@ class Connection(asyncio.Protocol):
                 case Close(why):
                     self._close(why)
 
+    def _count(self, size: int) -> None:
+        self._unstored += 1
+        self._unstored_bytes += size
+        self._room.reserve(size)
+
     def _hand_over(self) -> None:
         """Give the door what the last packets brought, as one."""
         if not self._arrived:
             return
         arrived, self._arrived = self._arrived, []
         size = sum(len(one.payload) for one in arrived)
-        self._room.reserve(size)
         messages = [(one.kind, one.payload) for one in arrived]
         stored = self._room.door.received(self.device, messages)
         task = asyncio.ensure_future(stored, loop=self._loop)
