@@ -45,12 +45,22 @@ class Waiting(msgspec.Struct):
 class Simulated(asyncio.Protocol):
     """One device."""
 
-    def __init__(self, device: Device, window: Window, port: int, told: Told) -> None:
+    def __init__(
+        self,
+        device: Device,
+        window: Window,
+        port: int,
+        told: Told,
+        *,
+        password: str = "",
+        back: float = BACK_SECONDS,
+    ) -> None:
         self.device, self.window, self.port, self.told = device, window, port, told
+        self.password, self.back = password, back
         self.waiting: dict[int, Waiting] = {}
         self.transport: asyncio.Transport | None = None
         self.heard = bytearray()
-        self.up = False
+        self.up = self.over = False
         self.number = 0
 
     async def come(self, within: float) -> None:
@@ -61,18 +71,20 @@ class Simulated(asyncio.Protocol):
                 loop = asyncio.get_running_loop()
                 await loop.create_connection(lambda: self, "127.0.0.1", self.port)
             except OSError:
-                within = BACK_SECONDS
+                within = self.back
             else:
                 return
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self.transport = transport
         self.heard.clear()
-        transport.write(connect(Script(self.device.name, "", [])))
+        transport.write(connect(Script(self.device.name, self.password, [])))
 
     def connection_lost(self, _error: Exception | None) -> None:
         self.up, self.transport = False, None
-        self.coming = asyncio.ensure_future(self.come(BACK_SECONDS))
+        if self.over:
+            return
+        self.coming = asyncio.ensure_future(self.come(self.back))
 
     def data_received(self, data: bytes) -> None:
         self.heard += data
@@ -117,7 +129,17 @@ class Simulated(asyncio.Protocol):
         _, payload = self.device.message(self.window, wall=time.time())
         self.waiting[self.device.seq] = Waiting(payload, time.monotonic())
         self.told.sent += 1
-        old = time.monotonic() - AGAIN_SECONDS
+        self.send_old(AGAIN_SECONDS)
+
+    def leave(self) -> None:
+        """Close the connection for good."""
+        self.over = True
+        if self.transport:
+            self.transport.close()
+
+    def send_old(self, seconds: float) -> None:
+        """What was never sent, or so long ago."""
+        old = time.monotonic() - seconds
         self.send(lambda one: not one.tries or one.sent < old)
 
     def send(self, due: Callable[[Waiting], bool]) -> None:

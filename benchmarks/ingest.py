@@ -62,9 +62,14 @@ def join_all(server: ServerProcess) -> list[Device]:
         return [join(http, token, f"load-{n}")[0] for n in range(DEVICES)]
 
 
+def without_passwords(given: list[Script]) -> list[Script]:
+    """For a broker that knows nobody."""
+    return [msgspec.structs.replace(script, password="") for script in given]
+
+
 def bare(folder: Path, given: list[Script], number: int) -> float:
     """The peer's seconds from its first message to the last commit."""
-    anonymous = [msgspec.structs.replace(script, password="") for script in given]
+    anonymous = without_passwords(given)
     with mosquitto(folder / f"broker-{number}") as broker:
         database = str(folder / f"bare-{number}.db")
         peer = subprocess.Popen(

@@ -8,6 +8,7 @@ loses, devices send again, since they wait for the server's own confirmation.
 import asyncio
 import logging
 import ssl
+from functools import partial
 from pathlib import Path
 from typing import Protocol
 from urllib.parse import urlsplit
@@ -18,6 +19,7 @@ from edge_sdk.errors import EdgeError, InvalidInputError
 from edge_sdk.topics import PREFIX, UPWARD, Downward, parse_upward, topic
 from fleet_server.broker_config import client_context
 from fleet_server.ingest import Ingest
+from fleet_server.mqtt.door import Message
 
 log = logging.getLogger("fleet_server.broker")
 
@@ -79,6 +81,7 @@ class BrokerLink:
                 "an external broker needs gmqtt: pip install 'edge-deployment-sdk[server,broker]'"
             ) from error
         self._ingest, self._address = ingest, address
+        self._arrived: dict[str, tuple[list[Message], asyncio.Future[None]]] = {}
         self._context = client_context(keys) if address.tls else False
         self._client = Client(
             worker,
@@ -133,14 +136,41 @@ class BrokerLink:
             self._client.subscribe(f"$share/{GROUP}/{PREFIX}/+/{kind}", qos=1)
         log.info("connected to %s:%d", self._address.host, self._address.port)
 
+    def _handed_over(self, device: str, message: Message) -> asyncio.Future[None]:
+        """Done when it is stored, with what else came of the device in one turn of the loop."""
+        loop = asyncio.get_running_loop()
+        if not self._arrived:
+            loop.call_soon(self._hand_over)
+        if device not in self._arrived:
+            self._arrived[device] = [], loop.create_future()
+        messages, stored = self._arrived[device]
+        messages.append(message)
+        return stored
+
+    def _hand_over(self) -> None:
+        arrived, self._arrived = self._arrived, {}
+        for device, (messages, stored) in arrived.items():
+            storing = asyncio.ensure_future(self._ingest.received(device, messages))
+            storing.add_done_callback(partial(_tell, stored))
+
     async def _message(
         self, _client: object, name: str, payload: bytes, _qos: int, _properties: object
     ) -> int:
         device, kind = parse_upward(name)
         while True:
             try:
-                await self._ingest.received(device, [(kind, payload)])
+                await self._handed_over(device, (kind, payload))
             except EdgeError:  # told by the ingest; unacknowledged, it keeps its place
                 await asyncio.sleep(TRY_AGAIN_SECONDS)
             else:
                 return 0
+
+
+def _tell(stored: asyncio.Future[None], storing: asyncio.Future[None]) -> None:
+    if stored.done() or storing.cancelled():
+        return
+    error = storing.exception()
+    if error is None:
+        stored.set_result(None)
+    else:
+        stored.set_exception(error)
