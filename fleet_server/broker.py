@@ -10,7 +10,7 @@ import logging
 import ssl
 from functools import partial
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 from urllib.parse import urlsplit
 
 import msgspec
@@ -119,6 +119,7 @@ class BrokerLink:
         """The broker keeps the connection; what a revoked device says is not believed any more."""
 
     async def stop(self) -> None:
+        asyncio.get_running_loop().set_exception_handler(_unless_cancelled)
         self._connecting.cancel()
         if self._client.is_connected:
             await self._client.disconnect()
@@ -174,3 +175,9 @@ def _tell(stored: asyncio.Future[None], storing: asyncio.Future[None]) -> None:
         stored.set_result(None)
     else:
         stored.set_exception(error)
+
+
+def _unless_cancelled(loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
+    """gmqtt asks every cancelled message for its result: thousands of traces that say nothing."""
+    if not isinstance(context.get("exception"), asyncio.CancelledError):
+        loop.default_exception_handler(context)
