@@ -178,6 +178,6 @@ def _tell(stored: asyncio.Future[None], storing: asyncio.Future[None]) -> None:
 
 
 def _unless_cancelled(loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
-    """gmqtt asks every cancelled message for its result: thousands of traces that say nothing."""
+    """Every cancelled message is asked for its result: thousands of traces that say nothing."""
     if not isinstance(context.get("exception"), asyncio.CancelledError):
         loop.default_exception_handler(context)
