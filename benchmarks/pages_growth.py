@@ -1,7 +1,7 @@
 """How much slower each list gets when the fleet is ten times as large.
 
 Two SQLite databases with 1,000 and 10,000 devices and 30 days of history (a window and an event a
-day each, the audit log with them); every list is asked in turn, from both, in one process.
+day each, the audit log with them, a rollout to everyone, alerts); every list is asked in turn, from both, in one process.
 """
 
 import json
@@ -13,18 +13,30 @@ from pathlib import Path
 
 from starlette.testclient import TestClient
 
-from fleet_server.records import DeviceRecord, NewEvent, NewWindow
+from edge_sdk.formats import to_json
+from fleet_server.controller import Controller
+from fleet_server.planning import Wish
+from fleet_server.records import AlertRecord, DeviceRecord, NewEvent, NewWindow
+from fleet_server.views import AlertRow
+from tests.bundles import make_bundle
 from tests.server_side import NOW, Backend
 
 LISTS = (
+    "/",
+    "/api/v1/overview",
     "/devices",
     "/devices?site=north",
     "/devices/d-00500",
     "/models",
     "/audit",
     "/audit?target=r1",
+    "/rollouts",
+    "/drift/digits",
+    "/api/v1/rollouts",
+    "/api/v1/alerts",
 )
 SIZES, DAYS, TIMES, DAY = (1_000, 10_000), 30, 15, 86_400.0
+ALERTS = 30
 
 
 def fill(back: Backend, devices: int) -> None:
@@ -38,7 +50,7 @@ def fill(back: Backend, devices: int) -> None:
                     id=name, public="00", profile="raspberry-pi-4", enrolled_at=NOW - 30 * DAY,
                     labels={"site": ("north", "south", "east")[number % 3]}, last_seen=NOW,
                     running_model="digits", running_version="1", running_digest=bundle.digest,
-                    phase="confirmed",
+                    phase="confirmed", period=60.0,
                 )
             )  # fmt: skip
         for day in range(DAYS):
@@ -50,6 +62,27 @@ def fill(back: Backend, devices: int) -> None:
             )
     for number in range(devices // 10):
         store.add_audit(NOW, "ann", "did", f"r{number % 50}", "")
+
+
+def busy(back: Backend) -> None:
+    """A rollout to everyone under way, and alerts."""
+    back.registry.publish(make_bundle(back.publisher, version="2"), NOW)
+    controller = Controller(back.store, back.keyring.director, lambda *_: None)
+    wish = Wish(model="digits", version="2", strategy={"name": "all-at-once"}, by="ann")
+    controller.create(wish, NOW)
+    controller.tick(NOW)
+    for number in range(ALERTS):
+        row = AlertRow(
+            id=f"a{number}", state="open", severity="warning", kind="data drift",
+            scope=f"digits site=s{number}", title="brightness fell", detail="", opened_at=NOW,
+            devices=4,
+        )  # fmt: skip
+        back.store.save_alert(
+            AlertRecord(
+                id=row.id, state=row.state, scope=row.scope, kind=row.kind, document=to_json(row),
+                opened_at=NOW, updated_at=NOW,
+            )
+        )  # fmt: skip
 
 
 def window(device: str, seq: int, at: float, digest: str) -> NewWindow:
@@ -67,6 +100,7 @@ def main() -> None:
         for size in SIZES:
             back = Backend(Path(name) / str(size))
             fill(back, size)
+            busy(back)
             app, parts = back.application()
             client = TestClient(app)
             client.cookies.set("edge_session", parts.guard.open_session("console"))

@@ -23,7 +23,7 @@ from fleet_server.api_types import (
 from fleet_server.api_webhooks import webhook_routes
 from fleet_server.asking import by_token
 from fleet_server.enrolment import Allowance, new_token
-from fleet_server.fleet import bundle_rows, version_rows
+from fleet_server.fleet import bundle_rows
 from fleet_server.openapi import gives, takes, takes_bundle
 from fleet_server.parts import Parts
 from fleet_server.revocation import readmit, revoke
@@ -105,8 +105,8 @@ def _changing(router: APIRouter, parts: Parts) -> None:
         data = await read_body(request, MAX_BUNDLE)
         record = await run_in_threadpool(parts.registry.publish, data, parts.now())
         parts.changed()
-        devices = await run_in_threadpool(parts.store.devices)
-        [row] = version_rows([record], devices)
+        runs = await run_in_threadpool(parts.store.running_counts)
+        [row] = bundle_rows([record], runs)
         return answer(row, 201)
 
     @router.post(

@@ -74,7 +74,7 @@ def story(parts: Parts, rollout_id: str) -> RolloutStory:
     decisions = tuple(
         DecisionRow(d.at, msgspec.Raw(d.document)) for d in parts.store.decisions(rollout_id)
     )
-    return RolloutStory(parts.describe(record, parts.store.devices()), decisions)
+    return RolloutStory(parts.describe(record), decisions)
 
 
 def found(parts: Parts, rollout_id: str) -> RolloutRecord:
@@ -89,8 +89,7 @@ def _reading(router: APIRouter, parts: Parts) -> None:
     @router.get("/rollouts", responses=gives(tuple[RolloutRow, ...]))
     def rollouts() -> Response:
         """Every rollout, newest first."""
-        fleet = parts.store.devices()
-        return answer([parts.describe(r, fleet) for r in reversed(parts.store.rollouts())])
+        return answer([parts.describe(r) for r in reversed(parts.store.rollouts())])
 
     @router.get("/rollouts/{rollout_id}", responses=gives(RolloutStory))
     def one(rollout_id: str) -> Response:

@@ -94,7 +94,8 @@ def commit(store: Store, batch: Sequence[Arrived | Seen], bundles: Bundles) -> d
         rows: dict[str, int] = {}
         for window in out.windows:
             rows[window.device] = rows.get(window.device, 0) + window.rows
-        store.seen({item.device: item.at for item in batch}, rows, out.spoke)
+        periods = {window.device: window.seconds for window in out.windows}
+        store.seen({item.device: item.at for item in batch}, rows, out.spoke, periods)
         _note_connections(store, out.connections)
     return contiguous
 

@@ -65,6 +65,7 @@ class Controller:
         self._drift = DriftAlerts(store, drift_past)
         self._judged_at: dict[str, float] = {}
         self._members: dict[str, tuple[Member, ...]] = {}
+        self._sizes: dict[str, tuple[int, int]] = {}
         self._seen: dict[str, tuple[int, Columns | None]] = {}
         self._stood: dict[str, dict[str, StandingRecord]] = {}
 
@@ -126,10 +127,14 @@ class Controller:
             self._members[record.id] = self._store.members(record.id)
         return replace(found, members=self._members[record.id])
 
-    def describe(self, record: RolloutRecord, devices: Sequence[DeviceRecord]) -> RolloutRow:
+    def describe(self, record: RolloutRecord) -> RolloutRow:
         """A rollout as pages and commands show it."""
-        counts = self._store.standing_counts(record.id)
-        return rollout_row(self.read(record), {d.id: d for d in devices}, counts)
+        found = from_json(Rollout, record.document, f"rollout {record.id}")
+        if record.id not in self._sizes:  # members never change
+            self._sizes[record.id] = self._store.rollout_size(record.id)
+        running = self._store.confirmed(record.id, found.model, found.version)
+        standings = self._store.standing_counts(record.id)
+        return rollout_row(found, self._sizes[record.id], running, standings)
 
     def forget(self, device: str, now: float) -> dict[str, int]:
         """Erase what came from a device; how many rows of each kind there were."""

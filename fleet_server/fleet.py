@@ -14,6 +14,13 @@ from fleet_server.records import (
     WindowRecord,
 )
 from fleet_server.store import Store
+from fleet_server.store.listing import (
+    LATE_PERIODS,
+    LIVE_PERIODS,
+    PERIOD_OF_SILENT,
+    SHORTEST_PERIOD,
+    DeviceFilter,
+)
 from fleet_server.views import (
     AlertRow,
     DeviceRow,
@@ -25,13 +32,13 @@ from fleet_server.views import (
 )
 
 RECENT = 10  # windows that tell how a device is
-SHORTEST_PERIOD = 5.0
-PERIOD_OF_SILENT = 30.0
+DEVICES_SHOWN = 200
+IN_TROUBLE = ("reverted", "refused", "failed")
 CLOSED_SHOWN = ROLLOUTS_SHOWN = 20
 SEVERITIES = ("critical", "warning", "info")
 HEALTHS: tuple[Health, ...] = ("live", "late", "offline", "new")
 
-Describe = Callable[[RolloutRecord, list[DeviceRecord]], RolloutRow]
+Describe = Callable[[RolloutRecord], RolloutRow]
 
 
 def overview(
@@ -46,26 +53,29 @@ def overview(
 
     Args:
         store: read, never written.
-        describe: tells of one rollout, given the fleet.
+        describe: tells of one rollout.
         online: devices that have a connection now.
         drifting: channels whose input moved, by device.
         now: Unix seconds.
     """
-    devices = store.devices()
-    look = _Look(store, online, drifting, now)
-    rows = tuple(look.row(device) for device in devices)
-    rollouts = tuple(describe(r, devices) for r in store.rollouts()[: -ROLLOUTS_SHOWN - 1 : -1])
+    total = store.device_count(DeviceFilter())
+    counts, offline = _healths(store, online, now)
+    shown = _most_in_need(store, total, offline, drifting)
+    rows = device_rows(store, shown, online=online, drifting=drifting, now=now)
+    rollouts = tuple(describe(r) for r in store.rollouts()[: -ROLLOUTS_SHOWN - 1 : -1])
     alerts = alert_rows(store.alerts())
-    troubles = _troubles(rows, rollouts, alerts)
-    running = Counter((row.model, row.running) for row in rows if row.running)
+    troubles = _troubles(offline, rollouts, alerts)
+    bundles, runs = store.bundles(), store.running_counts()
+    running = _running(bundles, runs)
     return Overview(
         at=now,
-        headline=_headline(troubles, rows, running),
+        headline=_headline(troubles, total, counts["live"], running),
         calm=not troubles,
-        health={one: sum(row.health == one for row in rows) for one in HEALTHS},
+        health={one: counts[one] for one in HEALTHS},
         running=tuple((model, version, n) for (model, version), n in running.most_common()),
+        total=total,
         devices=rows,
-        versions=version_rows(list(look.bundles.values()), devices),
+        versions=bundle_rows(bundles, runs),
         rollouts=rollouts,
         alerts=alerts,
         events=tuple(
@@ -74,9 +84,47 @@ def overview(
     )
 
 
-def health(
-    device: DeviceRecord, recent: Sequence[WindowRecord], now: float, *, connected: bool
-) -> Health:
+def _healths(
+    store: Store, online: Collection[str], now: float
+) -> tuple[Counter[Health], list[str]]:
+    """How many devices are how, and the ids of those that are offline."""
+    counted, doubtful = store.silences(now)
+    counts: Counter[Health] = Counter({one: counted.get(one, 0) for one in HEALTHS})
+    offline = []
+    for device in doubtful:
+        alone = health(device, now, connected=False)
+        found = health(device, now, connected=device.id in online)
+        counts[alone] -= 1
+        counts[found] += 1
+        if found == "offline":
+            offline.append(device.id)
+    return counts, offline
+
+
+def _most_in_need(
+    store: Store, total: int, offline: Sequence[str], drifting: Mapping[str, tuple[str, ...]]
+) -> list[DeviceRecord]:
+    """All devices, or of a large fleet those that first need a look."""
+    if total <= DEVICES_SHOWN:
+        return store.devices()
+    stuck = store.devices_in(IN_TROUBLE, DEVICES_SHOWN)
+    others = [d.id for d in store.device_page(DeviceFilter(), "", DEVICES_SHOWN)]
+    names = list(dict.fromkeys([*offline, *stuck, *sorted(drifting), *others]))[:DEVICES_SHOWN]
+    found = {device.id: device for device in store.devices_named(names)}
+    return [found[name] for name in names if name in found]
+
+
+def _running(bundles: Sequence[BundleRecord], runs: Mapping[str, int]) -> Counter[tuple[str, str]]:
+    """Devices by what they report, an unknown bundle by its digest."""
+    known = {bundle.digest: (bundle.model, bundle.version) for bundle in bundles}
+    found: Counter[tuple[str, str]] = Counter()
+    for digest, devices in runs.items():
+        if digest:
+            found[known.get(digest, ("", digest[:12]))] += devices
+    return found
+
+
+def health(device: DeviceRecord, now: float, *, connected: bool) -> Health:
     """How a device is, by the time since it was last heard of, in its own reporting periods.
 
     A device that is connected is never called offline: its link is checked by MQTT itself. One
@@ -87,24 +135,16 @@ def health(
         return "new"
     if device.left_at is not None and not connected:
         return "offline"
-    if connected and not recent:
+    if connected and not device.period:
         return "live"  # it has nothing to report yet
-    period = sum(w.seconds for w in recent) / len(recent) if recent else PERIOD_OF_SILENT
-    periods = (now - last_seen) / max(period, SHORTEST_PERIOD)
-    if periods <= 2:
+    periods = (now - last_seen) / max(device.period or PERIOD_OF_SILENT, SHORTEST_PERIOD)
+    if periods <= LIVE_PERIODS:
         return "live"
-    return "late" if connected or periods <= 10 else "offline"
-
-
-def version_rows(
-    bundles: Sequence[BundleRecord], devices: Sequence[DeviceRecord]
-) -> tuple[VersionRow, ...]:
-    """The registry, newest first, with how many devices report to run each bundle."""
-    return bundle_rows(bundles, Counter(device.running_digest for device in devices))
+    return "late" if connected or periods <= LATE_PERIODS else "offline"
 
 
 def bundle_rows(bundles: Sequence[BundleRecord], runs: Mapping[str, int]) -> tuple[VersionRow, ...]:
-    """The same, given how many devices report each digest."""
+    """The registry, newest first, with how many devices report to run each bundle."""
     return tuple(
         VersionRow(
             model=b.model,
@@ -154,7 +194,7 @@ def device_rows(
     now: float,
 ) -> tuple[DeviceRow, ...]:
     """Some devices as pages show them; reads no more than is shown."""
-    look = _Look(store, online, drifting, now, only=[device.id for device in devices])
+    look = _Look(store, online, drifting, now, [device.id for device in devices])
     return tuple(look.row(device) for device in devices)
 
 
@@ -167,16 +207,12 @@ class _Look:
         online: Collection[str],
         drifting: Mapping[str, tuple[str, ...]],
         now: float,
-        only: Sequence[str] | None = None,
+        shown: Sequence[str],
     ) -> None:
         self.bundles = {b.digest: b for b in store.bundles()}
-        self._assignments = store.assignments(only)
-        # Page by page one device at a time is quicker: one question for all reads every window.
-        self._recent = (
-            store.recent_windows()
-            if only is None
-            else {device: store.windows_of(device, RECENT) for device in only}
-        )
+        self._assignments = store.assignments(shown)
+        # One device at a time is quicker: one question for all reads every window.
+        self._recent = {device: store.windows_of(device, RECENT) for device in shown}
         self._online = online
         self._drifting = drifting
         self._now = now
@@ -193,7 +229,7 @@ class _Look:
             health=(
                 "revoked"
                 if device.revoked_at is not None
-                else health(device, recent, now, connected=device.id in self._online)
+                else health(device, now, connected=device.id in self._online)
             ),
             seen_seconds_ago=None if seen is None else max(now - seen, 0.0),
             model=runs.model if runs else order.model if order else "",
@@ -217,7 +253,7 @@ def _confidence(windows: Sequence[WindowRecord]) -> float | None:
 
 
 def _troubles(
-    devices: Sequence[DeviceRow], rollouts: Sequence[RolloutRow], alerts: Sequence[AlertRow]
+    gone: Sequence[str], rollouts: Sequence[RolloutRow], alerts: Sequence[AlertRow]
 ) -> list[str]:
     """What needs a person, each in words."""
     found = [alert.title for alert in alerts if alert.state == "open"]
@@ -226,7 +262,6 @@ def _troubles(
         for r in rollouts
         if r.status == "held"
     ]
-    gone = [row.id for row in devices if row.health == "offline"]
     if gone:
         found.append(
             f"device {gone[0]} is offline" if len(gone) == 1 else f"{len(gone)} devices are offline"
@@ -235,14 +270,13 @@ def _troubles(
 
 
 def _headline(
-    troubles: Sequence[str], devices: Sequence[DeviceRow], running: Counter[tuple[str, str]]
+    troubles: Sequence[str], devices: int, live: int, running: Counter[tuple[str, str]]
 ) -> str:
     if troubles:
         more = f" (and {len(troubles) - 1} more)" if len(troubles) > 1 else ""
         return f"{troubles[0][0].upper()}{troubles[0][1:]}{more}"
     if not devices:
         return "No device has joined yet: make a key with 'edge enroll key new'"
-    live = sum(row.health == "live" for row in devices)
     most = running.most_common(1)
     what = f", {most[0][0][0]} {most[0][0][1]} runs on {most[0][1]}" if most else ""
-    return f"All quiet: {live} of {len(devices)} devices live{what}"
+    return f"All quiet: {live} of {devices} devices live{what}"

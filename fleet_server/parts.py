@@ -36,7 +36,7 @@ class Parts(msgspec.Struct, frozen=True, kw_only=True):
     Attributes:
         look: the fleet as it is now.
         rows: some devices as they are now.
-        describe: one rollout, given the fleet.
+        describe: one rollout.
         command: sends a device its signed command, if it is connected; from any thread.
         mqtt_port: where devices connect.
         mutual: devices must show their certificate, since there is TLS to show it in.
@@ -56,7 +56,7 @@ class Parts(msgspec.Struct, frozen=True, kw_only=True):
     controls: Controls
     look: Callable[[], Overview]
     rows: Callable[[Sequence[DeviceRecord]], tuple[DeviceRow, ...]]
-    describe: Callable[[RolloutRecord, list[DeviceRecord]], RolloutRow]
+    describe: Callable[[RolloutRecord], RolloutRow]
     command: Callable[[str, bytes], None]
     mqtt_port: Callable[[], int]
     mutual: bool = False

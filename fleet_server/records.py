@@ -40,6 +40,7 @@ class DeviceRecord(msgspec.Struct, frozen=True, kw_only=True):
         rows: inferences answered, over all its windows.
         revoked_at: when it was shut out; None while it is welcome.
         tls_key: SHA-256 (hex) of the key its certificate is for; empty if it never had one.
+        period: seconds of its last window, so often it reports; 0 before the first.
         link_boot, link_number: its newest MQTT connection, as it told; empty and 0 before.
         left_at: when that connection's last will came; None since it was heard of again.
     """
@@ -69,6 +70,7 @@ class DeviceRecord(msgspec.Struct, frozen=True, kw_only=True):
     link_boot: str = ""
     link_number: int = 0
     left_at: float | None = None
+    period: float = 0.0
 
 
 class BundleRecord(msgspec.Struct, frozen=True, kw_only=True):

@@ -4,24 +4,24 @@ from collections.abc import Mapping
 from typing import Literal
 
 from fleet_server.evidence.gates import Judgement
-from fleet_server.records import DeviceRecord, StandingRecord
+from fleet_server.records import StandingRecord
 from fleet_server.rollout.cohort import reached_by
 from fleet_server.rollout.state import BAD, LIVE, Rollout
 from fleet_server.views import GateRow, PhaseRow, RolloutDevice, RolloutRow
 
 
 def rollout_row(
-    rollout: Rollout, devices: Mapping[str, DeviceRecord], standings: Mapping[str, int]
+    rollout: Rollout, size: tuple[int, int], confirmed: int, standings: Mapping[str, int]
 ) -> RolloutRow:
-    """The row of one rollout; a device counts as confirmed by what it reports it runs."""
-    able = rollout.able
-    confirmed = sum(
-        d.running_model == rollout.model
-        and d.running_version == rollout.version
-        and d.phase == "confirmed"
-        for m in able
-        if (d := devices.get(m.device)) is not None
-    )
+    """The row of one rollout.
+
+    Args:
+        rollout: its members are not looked at.
+        size: of how many members, and how many of them there is a bundle for.
+        confirmed: members that report to run it.
+        standings: how many stand where.
+    """
+    members, able = size
     return RolloutRow(
         id=rollout.id,
         model=rollout.model,
@@ -31,11 +31,11 @@ def rollout_row(
         reason=rollout.reason,
         started_at=rollout.started_at,
         ended_at=rollout.ended_at,
-        phases=_phases(rollout, len(able)),
+        phases=_phases(rollout, able),
         gates=tuple(_gate(j) for j in rollout.judged if not j.scope or j.verdict != "no data"),
         confirmed=confirmed,
         failed=sum(standings.get(one, 0) for one in BAD),
-        total=len(rollout.members),
+        total=members,
         by=rollout.by,
         standings=dict(standings),
     )

@@ -267,6 +267,8 @@ class Overview(msgspec.Struct, frozen=True, kw_only=True):
         headline: "is anything wrong?" in one sentence.
         calm: whether nothing needs a person.
         running: devices by (model, version) they report, most first.
+        total: devices in the fleet.
+        devices: all of them, or of a large fleet those that first need a look.
     """
 
     at: float
@@ -274,6 +276,7 @@ class Overview(msgspec.Struct, frozen=True, kw_only=True):
     calm: bool
     health: dict[Health, int]
     running: tuple[tuple[str, str, int], ...]
+    total: int
     devices: tuple[DeviceRow, ...]
     versions: tuple[VersionRow, ...]
     rollouts: tuple[RolloutRow, ...]

@@ -3,7 +3,7 @@
 from collections.abc import Collection, Iterable, Mapping, Sequence
 
 import msgspec
-from sqlalchemy import RowMapping, bindparam, case, insert, null, select, update
+from sqlalchemy import Float, RowMapping, bindparam, case, insert, null, select, update
 
 from edge_sdk.errors import RefusedError
 from edge_sdk.messages import Assignment
@@ -108,22 +108,28 @@ class Devices(Database):
             c.execute(update(table).where(table.c.id == device.id).values(values))
 
     def seen(
-        self, at: Mapping[str, float], rows: Mapping[str, int], spoke: Collection[str] = ()
+        self,
+        at: Mapping[str, float],
+        rows: Mapping[str, int],
+        spoke: Collection[str] = (),
+        periods: Mapping[str, float] | None = None,
     ) -> None:
         """Devices were heard of at these times and answered these many rows more.
 
+        `periods` are the seconds of the last window of those that sent one.
         Those that `spoke` are there, whatever a last will said before.
         """
         if not at:
             return
         table = tables.devices
-        later = table.c.last_seen > bindparam("at")
+        later, told = table.c.last_seen > bindparam("at"), bindparam("told", type_=Float)
         statement = (
             update(table)
             .where(table.c.id == bindparam("who"))
             .values(
                 last_seen=case((later, table.c.last_seen), else_=bindparam("at")),
                 rows=table.c.rows + bindparam("more"),
+                period=case((told > 0, told), else_=table.c.period),
                 left_at=case((bindparam("spoke"), null()), else_=table.c.left_at),
             )
         )
@@ -131,7 +137,13 @@ class Devices(Database):
             c.execute(
                 statement,
                 [
-                    {"who": who, "at": when, "more": rows.get(who, 0), "spoke": who in spoke}
+                    {
+                        "who": who,
+                        "at": when,
+                        "more": rows.get(who, 0),
+                        "spoke": who in spoke,
+                        "told": (periods or {}).get(who, 0.0),
+                    }
                     for who, when in at.items()
                 ],
             )

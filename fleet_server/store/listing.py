@@ -1,12 +1,19 @@
 """Pages of long lists: only the rows that are shown are read, however long the list is."""
 
+from collections.abc import Sequence
+
 import msgspec
-from sqlalchemy import Select, func, select
+from sqlalchemy import ColumnElement, Select, and_, case, func, select
 
 from fleet_server.records import DeviceRecord, EventRecord, WindowRecord
 from fleet_server.store import tables
 from fleet_server.store.devices import device_of
 from fleet_server.store.telemetry import NUMBERS, Telemetry
+
+# In its own reporting periods a device is live for so long after it was heard of, then late.
+LIVE_PERIODS, LATE_PERIODS = 2, 10
+SHORTEST_PERIOD = 5.0
+PERIOD_OF_SILENT = 30.0
 
 
 class DeviceFilter(msgspec.Struct, frozen=True, kw_only=True):
@@ -43,6 +50,38 @@ class Listing(Telemetry):
             query = _filtered(select(func.count()).select_from(tables.devices), wanted)
             return int(c.execute(query).scalar_one())
 
+    def silences(self, now: float) -> tuple[dict[str, int], list[DeviceRecord]]:
+        """How many devices are live, late, offline, new or revoked by what they say themselves.
+
+        And those of whom a connection would change that: late, offline, or without a window yet.
+        """
+        table = tables.devices
+        state = _state(now)
+        counts = select(state, func.count()).group_by(state)
+        doubtful = state.in_(("late", "offline")) | and_(table.c.period == 0, state == "live")
+        columns = [table.c[name] for name in ("id", "last_seen", "period", "left_at")]
+        with self._read() as c:
+            found = {row[0]: row[1] for row in c.execute(counts)}
+            rows = c.execute(select(*columns).where(doubtful).order_by(table.c.id)).mappings()
+            return found, [
+                DeviceRecord(public="", profile="", labels={}, enrolled_at=0.0, **row)
+                for row in rows
+            ]
+
+    def devices_in(self, phases: Sequence[str], limit: int) -> list[str]:
+        """Ids of devices whose last order is in one of these phases."""
+        table = tables.devices
+        query = select(table.c.id).where(table.c.phase.in_(phases)).order_by(table.c.id)
+        with self._read() as c:
+            return list(c.execute(query.limit(limit)).scalars())
+
+    def devices_named(self, names: Sequence[str]) -> list[DeviceRecord]:
+        """Those that there are, by id."""
+        table = tables.devices
+        query = select(table).where(table.c.id.in_(names)).order_by(table.c.id)
+        with self._read() as c:
+            return [device_of(row) for row in c.execute(query).mappings()]
+
     def running_counts(self) -> dict[str, int]:
         """How many devices report to run each digest."""
         table = tables.devices
@@ -77,6 +116,25 @@ class Listing(Telemetry):
         query = select(*columns).where(table.c.device == device).order_by(table.c.id.desc())
         with self._read() as c:
             return [EventRecord(**row) for row in c.execute(query.limit(limit)).mappings()]
+
+
+def _state(now: float) -> ColumnElement[str]:
+    """`fleet.health` of a device without a connection, in SQL."""
+    table = tables.devices
+    period = case(
+        (table.c.period > SHORTEST_PERIOD, table.c.period),
+        (table.c.period > 0, SHORTEST_PERIOD),
+        else_=PERIOD_OF_SILENT,
+    )
+    periods = (now - table.c.last_seen) / period
+    return case(
+        (table.c.revoked_at.is_not(None), "revoked"),
+        (table.c.last_seen.is_(None), "new"),
+        (table.c.left_at.is_not(None), "offline"),
+        (periods <= LIVE_PERIODS, "live"),
+        (periods <= LATE_PERIODS, "late"),
+        else_="offline",
+    )
 
 
 def _filtered(query: Select, wanted: DeviceFilter) -> Select:  # type: ignore[type-arg]

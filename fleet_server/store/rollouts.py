@@ -3,7 +3,7 @@
 from collections.abc import Iterable, Mapping, Sequence
 
 import msgspec
-from sqlalchemy import and_, delete, func, insert, or_, select, update
+from sqlalchemy import and_, delete, exists, func, insert, or_, select, update
 
 from edge_sdk.errors import RefusedError
 from fleet_server.records import (
@@ -163,6 +163,29 @@ class Rollouts(People):
         with self._read() as c:
             found = c.execute(select(table).where(table.c.rollout == rollout)).mappings()
             return {row["device"]: StandingRecord(**row) for row in found}
+
+    def rollout_size(self, rollout: str) -> tuple[int, int]:
+        """How many members it has, and how many of them there is a bundle for."""
+        table = tables.members
+        query = select(func.count(), func.coalesce(func.sum(table.c.possible), 0))
+        with self._read() as c:
+            row = c.execute(query.where(table.c.rollout == rollout)).one()
+        return int(row[0]), int(row[1])
+
+    def confirmed(self, rollout: str, model: str, version: str) -> int:
+        """How many members report that they run this, and that it is confirmed."""
+        device, member = tables.devices, tables.members
+        ours = exists().where(
+            member.c.rollout == rollout, member.c.device == device.c.id, member.c.possible == 1
+        )
+        query = select(func.count()).where(
+            device.c.running_model == model,
+            device.c.running_version == version,
+            device.c.phase == "confirmed",
+            ours,
+        )
+        with self._read() as c:
+            return int(c.execute(query).scalar_one())
 
     def standing_counts(self, rollout: str) -> dict[str, int]:
         """How many of a rollout's devices stand where."""

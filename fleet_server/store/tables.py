@@ -64,7 +64,11 @@ devices = Table(
     Column("link_boot", Text, nullable=False, server_default=""),
     Column("link_number", Whole, nullable=False, server_default="0"),
     Column("left_at", Float),
+    Column("period", Float, nullable=False, server_default="0"),
     Index("devices_by_running", "running_digest"),
+    Index("devices_by_silence", "last_seen", "period", "left_at", "revoked_at", "id"),
+    Index("devices_by_phase", "phase", "id"),
+    Index("devices_by_version", "running_model", "running_version", "phase", "id"),
 )
 
 bundles = Table(
@@ -291,6 +295,7 @@ members = Table(
     *_all(Whole, "possible"),
     *_all(Text, "profile"),
     PrimaryKeyConstraint("rollout", "place"),
+    Index("members_by_device", "rollout", "device", "possible"),
 )
 
 claims = Table(
@@ -308,6 +313,7 @@ standings = Table(
     *_all(Whole, "generation"),
     *_all(Float, "at"),
     PrimaryKeyConstraint("rollout", "device"),
+    Index("standings_by_standing", "rollout", "standing"),
 )
 
 transitions = Table(

@@ -149,28 +149,6 @@ class Telemetry(Database):
         with self._read() as c:
             return [WindowRecord(**row) for row in c.execute(wanted).mappings()]
 
-    def recent_windows(self, each: int = 10) -> dict[str, list[WindowRecord]]:
-        """The numbers of every device's last `each` windows, newest first."""
-        table = tables.windows
-        other = table.alias()
-        newest = (
-            select(other.c.id)
-            .where(other.c.device == tables.devices.c.id)
-            .order_by(other.c.received_at.desc())
-            .limit(each)
-            .correlate(tables.devices)
-        )
-        wanted = (
-            select(*NUMBERS)
-            .select_from(tables.devices.join(table, table.c.id.in_(newest)))
-            .order_by(table.c.id.desc())
-        )
-        found: dict[str, list[WindowRecord]] = {}
-        with self._read() as c:
-            for row in c.execute(wanted).mappings():
-                found.setdefault(row["device"], []).append(WindowRecord(**row))
-        return found
-
     def contents_of(self, device: str, most: int) -> list[Window]:
         """The content of a device's last windows, newest first."""
         table = tables.windows

@@ -104,7 +104,7 @@ def running_bar(overview: Overview) -> tuple[Segment, ...]:
     pieces = [
         (" ".join(key), counts[key], order.index(key) % COLOURS) for key in order if key in counts
     ]
-    idle = len(overview.devices) - sum(counts.values())
+    idle = overview.total - sum(counts.values())
     return _segments([*pieces, ("nothing yet", idle, None)])
 
 

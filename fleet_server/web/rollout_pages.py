@@ -30,9 +30,8 @@ def rollout_router(frame: Frame, parts: Parts, required: Required) -> APIRouter:
 
     @router.get("/rollouts")
     def rollouts(request: Request) -> Response:
-        devices = parts.store.devices()
         records = parts.store.rollouts()[: -ROLLOUTS_SHOWN - 1 : -1]
-        rows = [parts.describe(record, devices) for record in records]
+        rows = [parts.describe(record) for record in records]
         return frame.page(request, "rollouts_page.html", rows=rows, now=parts.now())
 
     @router.get("/rollouts/{rollout_id}")
@@ -47,7 +46,7 @@ def rollout_router(frame: Frame, parts: Parts, required: Required) -> APIRouter:
         return frame.page(
             request,
             "rollout_page.html",
-            r=parts.describe(record, parts.store.devices()),
+            r=parts.describe(record),
             devices=shown(devices),
             hidden=max(0, len(devices) - DEVICES_SHOWN),
             log=log,

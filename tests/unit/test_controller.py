@@ -45,7 +45,7 @@ def test_a_bad_version_goes_back_by_itself_and_says_why(fleet):
     assert fleet.run_until_ended(rollout) == "rolled back"
     fleet.run(3)
     assert set(fleet.running().values()) == {"1"}
-    row = fleet.controller.describe(fleet.store.rollout(rollout), fleet.store.devices())
+    row = fleet.controller.describe(fleet.store.rollout(rollout))
     assert "3 devices with the new version against 9 like them: confidence -0." in row.reason
     assert [g.verdict for g in row.gates if g.metric == "confidence"] == ["fail"]
 
@@ -100,7 +100,7 @@ def test_devices_that_refuse_it_stop_it(fleet):
         device.refuses = frozenset({"2"})
     rollout = fleet.roll_out("2", "all-at-once")
     assert fleet.run_until_ended(rollout) == "rolled back"
-    reason = fleet.controller.describe(fleet.store.rollout(rollout), []).reason
+    reason = fleet.controller.describe(fleet.store.rollout(rollout)).reason
     assert "12 of 12 devices that answered failed: refused: the self-test failed" in reason
     assert set(fleet.running().values()) == {"1"}
 

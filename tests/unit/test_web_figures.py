@@ -29,7 +29,8 @@ def version(name, published_at):
 def fleet(running, devices, versions=()):
     return Overview(
         at=0.0, headline="", calm=True, health={}, running=running, versions=versions,
-        devices=tuple(device(f"d{i}") for i in range(devices)), rollouts=(), alerts=(), events=(),
+        total=devices, devices=tuple(device(f"d{i}") for i in range(devices)),
+        rollouts=(), alerts=(), events=(),
     )  # fmt: skip
 
 

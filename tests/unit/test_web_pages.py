@@ -42,6 +42,7 @@ def fleet(text=""):
         calm=False,
         health={"live": 1, "late": 1, "offline": 1, "new": 0},
         running=((f"digits{text}", f"v2{text}", 1),),
+        total=2,
         devices=(
             DeviceRow(
                 id=f"pi-7{text}", profile=f"raspberry-pi-4{text}", site=f"north{text}",
@@ -104,8 +105,8 @@ def fleet(text=""):
 
 
 EMPTY = Overview(
-    at=NOW, headline="No device has joined yet", calm=True, health={}, running=(), devices=(),
-    versions=(), rollouts=(), alerts=(), events=(),
+    at=NOW, headline="No device has joined yet", calm=True, health={}, running=(), total=0,
+    devices=(), versions=(), rollouts=(), alerts=(), events=(),
 )  # fmt: skip
 
 
@@ -340,6 +341,6 @@ def test_the_stream_tells_of_the_first_look_and_of_every_change(operator):
 
 def test_a_thousand_devices_do_not_make_the_page_endless(operator):
     rows = tuple(msgspec.structs.replace(fleet().devices[0], id=f"d{i}") for i in range(1000))
-    text = operator(msgspec.structs.replace(fleet(), devices=rows)).get("/").text
+    text = operator(msgspec.structs.replace(fleet(), devices=rows, total=1000)).get("/").text
     assert text.count('<tr id="device-') == 200
     assert 'href="/devices">all 1000' in text
