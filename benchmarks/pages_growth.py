@@ -1,7 +1,8 @@
 """How much slower each list gets when the fleet is ten times as large.
 
 Two SQLite databases with 1,000 and 10,000 devices and 30 days of history (a window and an event a
-day each, the audit log with them, a rollout to everyone, alerts); every list is asked in turn, from both, in one process.
+day each, the audit log with them), a rollout to all of them and alerts; every list is asked in
+turn, from both, in one process.
 """
 
 import json
@@ -13,7 +14,8 @@ from pathlib import Path
 
 from starlette.testclient import TestClient
 
-from edge_sdk.formats import to_json
+from edge_sdk.formats import to_json, to_msgpack
+from edge_sdk.messages import Window
 from fleet_server.controller import Controller
 from fleet_server.planning import Wish
 from fleet_server.records import AlertRecord, DeviceRecord, NewEvent, NewWindow
@@ -37,6 +39,7 @@ LISTS = (
 )
 SIZES, DAYS, TIMES, DAY = (1_000, 10_000), 30, 15, 86_400.0
 ALERTS = 30
+EMPTY = to_msgpack(Window(model="", version="", digest="", edges_id="", seconds=60.0, rows=0))
 
 
 def fill(back: Backend, devices: int) -> None:
@@ -89,7 +92,7 @@ def window(device: str, seq: int, at: float, digest: str) -> NewWindow:
     return NewWindow(
         device=device, boot="b", seq=seq, received_at=at, wall=at, model="digits", version="1",
         digest=digest, edges_id="e", seconds=60.0, rows=100, errors=0, skew=0,
-        confidence_mean=0.9, confidence_rows=100, latency_mean=3.0, body=b"",
+        confidence_mean=0.9, confidence_rows=100, latency_mean=3.0, body=EMPTY,
     )  # fmt: skip
 
 

@@ -27,6 +27,7 @@ log = logging.getLogger("fleet_server.drift")
 Tails = dict[Group, list[float]]
 KINDS = get_args(Kind)
 SAVE_SECONDS = 3600.0
+JUDGED_A_SECOND = 1000  # devices; more would keep the ingest from writing
 MOST_AT_ONCE = 1000  # windows a look: whoever catches up after an outage may not stop the ingest
 
 
@@ -43,6 +44,7 @@ class DriftAlerts:
         self._watches: dict[str, Watch] = {}
         self._states: dict[str, list[State]] = {}
         self._missing: dict[str, int] = {}
+        self._unjudged, self._judge_at = False, 0.0
         self._saved_at: float | None = None
         self._read_to = store.read_to()
         for model, device, body in store.pasts():
@@ -67,10 +69,15 @@ class DriftAlerts:
     def look(
         self, devices: Iterable[DeviceRecord], bundles: Sequence[BundleRecord], now: float
     ) -> bool:
-        """Take in what arrived since the last look; returns whether an alert changed."""
-        if not self._take_in({b.digest: b for b in bundles}):
+        """Take in what arrived since the last look; returns whether an alert changed.
+
+        A large fleet is judged less often than it is looked at: it takes as long as it is large.
+        """
+        self._unjudged |= self._take_in({b.digest: b for b in bundles})
+        if not self._unjudged or now < self._judge_at:
             return False
         fleet, changed = list(devices), False
+        self._unjudged, self._judge_at = False, now + len(fleet) / JUDGED_A_SECOND
         for model, watch in self._watches.items():
             places = [
                 Place(d.id, d.labels.get("site", ""), d.profile)
