@@ -29,7 +29,7 @@ from fleet_server.data_dir import DATABASE, KEYS, TRUST, Running, announce, retr
 from fleet_server.decay import DAY
 from fleet_server.fleet import device_rows, overview
 from fleet_server.guard import Guard
-from fleet_server.ingest import Ingest
+from fleet_server.ingest import Ingest, collect_seldom
 from fleet_server.keyring import Keyring, open_keyring, pinned_root
 from fleet_server.metrics import Meters
 from fleet_server.mqtt.endpoint import Endpoint
@@ -118,6 +118,7 @@ class Server:
         Raises:
             EdgeError: the data folder is in use or too new, a port is taken, nobody is trusted.
         """
+        collect_seldom()
         data = self._settings.data_dir
         if not (self._settings.tls or self._settings.plain):
             refuse_plain_to_others(self._settings.host)

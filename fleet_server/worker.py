@@ -8,7 +8,7 @@ from pathlib import Path
 from fleet_server.broker import BrokerLink, parse_broker
 from fleet_server.credentials import Credentials
 from fleet_server.data_dir import KEYS
-from fleet_server.ingest import Ingest
+from fleet_server.ingest import Ingest, collect_seldom
 from fleet_server.keyring import open_keyring, pinned_root
 from fleet_server.store import Store
 
@@ -32,6 +32,7 @@ class Worker:
 
     async def work(self) -> None:
         """Raises EdgeError: no server ever ran on the data folder, the database can't be used."""
+        collect_seldom()
         keyring = open_keyring(
             self._keys, [], self._keys / "nobody.pub", lambda: pinned_root(self._keys)
         )

@@ -1,7 +1,6 @@
 """`edge server`: the fleet server as one process."""
 
 import asyncio
-import gc
 import resource
 import signal
 import time
@@ -147,7 +146,6 @@ def run(  # noqa: PLR0913 - one argument an option
 ) -> None:
     """Run the server until Ctrl-C or SIGTERM."""
     _raise_file_limit()
-    _collect_seldom()
     log_to_stderr(as_json=json_logs)
     settings = Settings(
         data_dir=data_dir,
@@ -191,7 +189,6 @@ def ingest(data_dir: Path, database: str, broker: str, worker: str) -> None:
     """
     if not database:
         raise InvalidInputError("workers share PostgreSQL: give its URL by EDGE_DATABASE")
-    _collect_seldom()
     log_to_stderr(as_json=False)
     asyncio.run(_work(Worker(data_dir, database, broker, worker, now=time.time)))  # noqa: TID251
 
@@ -261,12 +258,6 @@ def _raise_file_limit() -> None:
     """Every device is an open file: take what the system allows, not its cautious default."""
     _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
-
-
-def _collect_seldom() -> None:
-    """A batch makes some ten thousand objects, in no cycles: looking for some costs half of it."""
-    gc.freeze()
-    gc.set_threshold(100_000, 50, 50)
 
 
 async def _serve(settings: Settings) -> None:
