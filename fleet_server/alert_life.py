@@ -18,6 +18,7 @@ OVER = ("closed", "re-baselined")
 GONE_AFTER = 10  # looks in a row without the finding
 NAMED = 6  # channels that an alert names
 LONGEST_MUTE = 90 * 86400.0
+SEVERITIES = ("info", "warning", "critical")  # the worst last
 
 
 def opened(model: str, found: Finding, now: float) -> AlertRow:
@@ -75,6 +76,12 @@ def told(alert: AlertRow, model: str, found: Finding, now: float) -> AlertRow:
         channels=tuple(m.channel for m in found.moved[:NAMED]),
         device_ids=found.devices,
     )
+
+
+def worse(now: AlertRow, before: AlertRow) -> bool:
+    """Whether an alert is to be told again: it costs more, or its silence is over."""
+    more = SEVERITIES.index(now.severity) > SEVERITIES.index(before.severity)
+    return more or before.state == "muted"
 
 
 def acknowledged(alert: AlertRow) -> AlertRow:

@@ -5,14 +5,12 @@ from collections.abc import Callable
 from fastapi import APIRouter, Request, Response
 from fastapi.concurrency import run_in_threadpool
 
-from edge_sdk.formats import to_json
 from fleet_server import alert_life as life
 from fleet_server.answers import NotFoundError, answer, read_body, read_json
 from fleet_server.api_types import Mute
-from fleet_server.fleet import alert_row, alert_rows
+from fleet_server.fleet import alert_record, alert_row, alert_rows
 from fleet_server.openapi import gives, takes
 from fleet_server.parts import Parts
-from fleet_server.records import AlertRecord
 from fleet_server.views import AlertRow
 
 MAX_BODY = 1024
@@ -53,20 +51,9 @@ def alert_routes(router: APIRouter, parts: Parts) -> None:
 def change_alert(parts: Parts, alert_id: str, how: Callable[[AlertRow], AlertRow]) -> AlertRow:
     """Do something with an alert. Raises NotFoundError, or what `how` raises."""
     with parts.store.transaction():
-        found = next((alert for alert in parts.store.alerts() if alert.id == alert_id), None)
+        found = parts.store.alert(alert_id)
         if found is None:
             raise NotFoundError(f"there is no alert {alert_id[:40]!r}")
         row = how(alert_row(found))
-        parts.store.save_alert(
-            AlertRecord(
-                id=row.id,
-                state=row.state,
-                scope=row.scope,
-                kind=row.kind,
-                document=to_json(row),
-                opened_at=row.opened_at,
-                updated_at=parts.now(),
-                closed_at=parts.now() if row.state in life.OVER else None,
-            )
-        )
+        parts.store.save_alert(alert_record(row, parts.now()))
     return row

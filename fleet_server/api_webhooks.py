@@ -12,7 +12,7 @@ from fleet_server.api_types import HookRow, HookSecret, NewHook
 from fleet_server.openapi import gives, takes
 from fleet_server.parts import Parts
 from fleet_server.records import Hook
-from fleet_server.webhooks import check_url
+from fleet_server.webhooks import MAIL, NO_RELAY, check_url
 
 MAX_BODY, MAX_HOOKS, MAX_EVENTS = 64 * 1024, 50, 20
 
@@ -33,6 +33,10 @@ def webhook_routes(router: APIRouter, parts: Parts) -> None:
         """Make a webhook; the secret that signs its deliveries is shown this once."""
         wish = read_json(NewHook, await read_body(request, MAX_BODY), "the webhook")
         check_url(wish.url)
+        by_mail = wish.url.startswith(MAIL)
+        if by_mail and not parts.mails:
+            raise InvalidInputError(NO_RELAY)
+        events = wish.events or (("alert",) if by_mail else ())
         if len(await run_in_threadpool(store.hooks)) >= MAX_HOOKS:
             raise InvalidInputError(f"there are {MAX_HOOKS} webhooks already: remove one")
         if len(wish.events) > MAX_EVENTS or any(not e or " " in e for e in wish.events):
@@ -41,7 +45,7 @@ def webhook_routes(router: APIRouter, parts: Parts) -> None:
             id=f"w{secrets.token_hex(3)}",
             url=wish.url,
             secret=secrets.token_urlsafe(32),
-            events=" ".join(wish.events),
+            events=" ".join(events),
             private=wish.private,
             created_at=parts.now(),
         )

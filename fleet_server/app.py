@@ -31,6 +31,7 @@ from fleet_server.fleet import device_rows, overview
 from fleet_server.guard import Guard
 from fleet_server.ingest import Ingest, collect_seldom
 from fleet_server.keyring import Keyring, open_keyring, pinned_root
+from fleet_server.mail import Mailer, Relay
 from fleet_server.metrics import Meters
 from fleet_server.mqtt.endpoint import Endpoint
 from fleet_server.parts import Parts
@@ -68,6 +69,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
         keep_windows, keep_hours, keep_events: seconds that windows, their sums by hour, and the
             history stay; sums by day stay for ever.
         drift_past: seconds that a device's own past lasts, by which its drift is measured.
+        relay: the SMTP server that e-mail goes by.
     """
 
     data_dir: Path
@@ -82,6 +84,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     database: str = ""
     drift_past: float = DAY
     broker: str = ""
+    relay: Relay | None = None
     keep_windows: float = 30 * DAY
     keep_hours: float = 90 * DAY
     keep_events: float = 365 * DAY
@@ -187,6 +190,7 @@ class Server:
             describe=controller.describe,
             mqtt_port=lambda: endpoint.port,
             mutual=tls is not None,
+            mails=settings.relay is not None,
             dismiss=dismiss,
             posted=ingest.posted,
             meters=meters,
@@ -271,7 +275,9 @@ class Server:
 
     async def _tend_forever(self, store: Store) -> None:
         """Tell webhooks what happened; forget what is too old."""
-        settings, messenger, due = self._settings, Messenger(store), 0.0
+        settings, due = self._settings, 0.0
+        mailer = Mailer(settings.relay) if settings.relay else None
+        messenger = Messenger(store, mailer=mailer)
         try:
             while not self._stopping.is_set():
                 try:

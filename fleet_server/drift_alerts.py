@@ -11,13 +11,12 @@ from typing import get_args
 import msgspec
 
 from edge_sdk.errors import FormatError
-from edge_sdk.formats import to_json
 from fleet_server import alert_life as life
 from fleet_server.decay import DAY, Finding, Kind, Place, State, Taken, Watch, findings
 from fleet_server.decay.keeping import pack, unpack
 from fleet_server.decay.layout import Group
-from fleet_server.fleet import alert_row
-from fleet_server.records import AlertRecord, BundleRecord, DeviceRecord
+from fleet_server.fleet import alert_record, alert_row
+from fleet_server.records import BundleRecord, DeviceRecord
 from fleet_server.samples import KEPT_SECONDS
 from fleet_server.store import Store
 from fleet_server.views import AlertRow
@@ -97,8 +96,8 @@ class DriftAlerts:
             if watch is not None:
                 watch.rebaseline(device)
         self._store.forget_pasts(alert.device_ids)
-        self._write(row, now, closed_at=now)
-        self._store.add_event(now, "operator", "alert re-baselined", row.title)
+        self._store.save_alert(alert_record(row, now))
+        self._store.add_event(now, "operator", "alert re-baselined", f"{row.id}: {row.title}")
         return row
 
     def forget(self, device: str) -> None:
@@ -145,10 +144,8 @@ class DriftAlerts:
         """Open, update or close the model's alerts so that they say what was found."""
         known = [
             alert_row(alert)
-            for alert in self._store.alerts()
-            if alert.kind in KINDS
-            and alert.state not in life.OVER
-            and alert.scope.startswith(f"{model} ")
+            for alert in self._store.open_alerts()
+            if alert.kind in KINDS and alert.scope.startswith(f"{model} ")
         ]
         changed = False
         for finding in found:
@@ -161,32 +158,21 @@ class DriftAlerts:
             self._missing[alert.id] = self._missing.get(alert.id, 0) + 1
             if self._missing[alert.id] >= life.GONE_AFTER:
                 del self._missing[alert.id]
-                self._write(life.closed(alert), now, closed_at=now)
-                self._store.add_event(now, "decay", "alert closed", alert.title)
+                self._store.save_alert(alert_record(life.closed(alert), now))
+                self._store.add_event(now, "decay", "alert closed", f"{alert.id}: {alert.title}")
                 changed = True
         return changed
 
     def _keep(self, model: str, finding: Finding, known: AlertRow | None, now: float) -> bool:
         if known is None:
-            self._write(life.opened(model, finding, now), now)
-            self._store.add_event(now, "decay", "alert opened", finding.title)
+            row = life.opened(model, finding, now)
+            self._store.save_alert(alert_record(row, now))
+            self._store.add_event(now, "decay", "alert opened", f"{row.id}: {row.title}")
             return True
         row = life.told(known, model, finding, now)
         if row == known:
             return False
-        self._write(row, now)
+        self._store.save_alert(alert_record(row, now))
+        if row.state == "open" and life.worse(row, known):
+            self._store.add_event(now, "decay", "alert worse", f"{row.id}: {row.title}")
         return True
-
-    def _write(self, row: AlertRow, now: float, closed_at: float | None = None) -> None:
-        self._store.save_alert(
-            AlertRecord(
-                id=row.id,
-                state=row.state,
-                scope=row.scope,
-                kind=row.kind,
-                document=to_json(row),
-                opened_at=row.opened_at,
-                updated_at=now,
-                closed_at=closed_at,
-            )
-        )

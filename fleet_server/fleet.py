@@ -5,7 +5,8 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 
 import msgspec
 
-from fleet_server.alert_life import OVER
+from edge_sdk.formats import to_json
+from fleet_server.alert_life import OVER, SEVERITIES
 from fleet_server.records import (
     AlertRecord,
     BundleRecord,
@@ -35,7 +36,6 @@ RECENT = 10  # windows that tell how a device is
 DEVICES_SHOWN = 200
 IN_TROUBLE = ("reverted", "refused", "failed")
 CLOSED_SHOWN = ROLLOUTS_SHOWN = 20
-SEVERITIES = ("critical", "warning", "info")
 HEALTHS: tuple[Health, ...] = ("live", "late", "offline", "new")
 
 Describe = Callable[[RolloutRecord], RolloutRow]
@@ -177,10 +177,24 @@ def alert_row(alert: AlertRecord) -> AlertRow:
     return msgspec.structs.replace(row, state=alert.state)
 
 
+def alert_record(row: AlertRow, now: float) -> AlertRecord:
+    """One alert as it is stored."""
+    return AlertRecord(
+        id=row.id,
+        state=row.state,
+        scope=row.scope,
+        kind=row.kind,
+        document=to_json(row),
+        opened_at=row.opened_at,
+        updated_at=now,
+        closed_at=now if row.state in OVER else None,
+    )
+
+
 def _urgency(row: AlertRow) -> tuple[bool, int, float]:
     return (
         row.state == "muted",
-        SEVERITIES.index(row.severity),
+        -SEVERITIES.index(row.severity),
         -(row.loss or 0.0) * row.devices,
     )
 

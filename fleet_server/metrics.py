@@ -6,6 +6,7 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, gene
 from prometheus_client.core import GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
+from fleet_server.fleet import alert_row
 from fleet_server.store import Store
 
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
@@ -64,6 +65,22 @@ class _Fleet(Collector):
             for value, count in counts[name].items():
                 family.add_metric([value], count)
             yield family
+        yield from self._alerts()
         yield GaugeMetricFamily(
             "edge_poison", "Messages set aside, the newest thousand", value=counts["poison"]["all"]
         )
+
+    def _alerts(self) -> Iterable[Metric]:
+        """What is open, for alerting rules: a series an alert, not a device."""
+        labels = ["id", "model", "kind", "scope", "severity", "state"]
+        devices = GaugeMetricFamily("edge_alert_devices", "Devices of an open alert", labels=labels)
+        loss = GaugeMetricFamily(
+            "edge_alert_loss", "Estimated loss of accuracy of an open alert, 0..1", labels=labels
+        )
+        for row in map(alert_row, self._store.open_alerts()):
+            model, _, scope = row.scope.partition(" ")
+            values = [row.id, model, row.kind, scope, row.severity, row.state]
+            devices.add_metric(values, row.devices)
+            if row.loss is not None:
+                loss.add_metric(values, row.loss)
+        yield from (devices, loss)

@@ -42,6 +42,7 @@ class Parts(msgspec.Struct, frozen=True, kw_only=True):
         mutual: devices must show their certificate, since there is TLS to show it in.
         dismiss: ends what a device has open, since it was revoked or has another key; on the event
             loop only.
+        mails: whether there is an SMTP server to send e-mail by.
         meters: what Prometheus reads.
         guard: who operators are, and what they may.
         changed: tells those who watch; on the event loop only.
@@ -60,6 +61,7 @@ class Parts(msgspec.Struct, frozen=True, kw_only=True):
     command: Callable[[str, bytes], None]
     mqtt_port: Callable[[], int]
     mutual: bool = False
+    mails: bool = False
     dismiss: Callable[[str], None]
     changed: Callable[[], None]
     meters: Meters

@@ -5,9 +5,9 @@ import hashlib
 import msgspec
 
 from edge_sdk.errors import RefusedError
-from edge_sdk.formats import to_json
 from fleet_server.answers import NotFoundError
-from fleet_server.records import AlertRecord, DeviceRecord
+from fleet_server.fleet import alert_record
+from fleet_server.records import DeviceRecord
 from fleet_server.store import Store
 from fleet_server.twins import Twins
 from fleet_server.views import AlertRow
@@ -50,18 +50,8 @@ def report_twins(store: Store, twins: Twins, now: float) -> bool:
         if any(alert.state != "closed" for alert in known):
             return False
         row = _alert(twins, now)
-        store.save_alert(
-            AlertRecord(
-                id=row.id,
-                state=row.state,
-                scope=row.scope,
-                kind=KIND,
-                document=to_json(row),
-                opened_at=now,
-                updated_at=now,
-            )
-        )
-        store.add_event(now, "server", "alert opened", row.title, twins.device)
+        store.save_alert(alert_record(row, now))
+        store.add_event(now, "server", "alert opened", f"{row.id}: {row.title}", twins.device)
     return True
 
 

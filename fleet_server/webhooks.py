@@ -1,5 +1,7 @@
 """What happens in the fleet, told to other services: signed, in order, again until it is taken.
 
+A `mailto:` address gets the same by e-mail.
+
 A hook reads the history from where it got to, so nothing is left out over a restart or an outage.
 It goes to public addresses alone, unless an administrator allowed a private one: else whoever may
 make a hook could ask this machine's neighbours through it (SSRF). The address that was checked is
@@ -17,8 +19,11 @@ import httpx2
 import msgspec
 
 from edge_sdk.errors import InvalidInputError, ServerError
+from fleet_server.fleet import alert_row
+from fleet_server.mail import Mailer, is_address, letter
 from fleet_server.records import EventRecord, Hook
 from fleet_server.store import Store
+from fleet_server.views import AlertRow
 
 log = logging.getLogger("fleet_server.webhooks")
 
@@ -27,12 +32,18 @@ FIRST_WAIT, LONGEST_WAIT = 5.0, 3600.0
 BATCH = 50
 MAX_URL = 1000
 SIGNATURE = "edge-signature"
+MAIL = "mailto:"
+NO_RELAY = "e-mail needs an SMTP server: start the server with --smtp (or EDGE_SMTP)"
 
 Resolve = Callable[[str, int], Sequence[str]]
 
 
 class Told(msgspec.Struct, frozen=True):
-    """The body of a delivery: one line of the fleet's history."""
+    """The body of a delivery: one line of the fleet's history.
+
+    Attributes:
+        alert: as it is now, if the line is about one.
+    """
 
     id: int
     at: float
@@ -40,10 +51,15 @@ class Told(msgspec.Struct, frozen=True):
     name: str
     detail: str
     device: str | None
+    alert: AlertRow | None = None
 
 
 def check_url(url: str) -> None:
-    """Raises InvalidInputError for what is no web address, or holds a password."""
+    """Raises InvalidInputError for what is no web or e-mail address, or holds a password."""
+    if url.startswith(MAIL):
+        if not is_address(url.removeprefix(MAIL)):
+            raise InvalidInputError(f"{url[:80]!r} names no e-mail address: mailto:NAME@HOST")
+        return
     try:
         parts = urlsplit(url)
         web = parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
@@ -51,7 +67,9 @@ def check_url(url: str) -> None:
     except ValueError:
         fits = False
     if not fits:
-        raise InvalidInputError("a webhook needs http(s)://HOST/PATH, without a password in it")
+        raise InvalidInputError(
+            "a webhook needs http(s)://HOST/PATH without a password in it, or mailto:NAME@HOST"
+        )
 
 
 def addresses_of(host: str, port: int) -> Sequence[str]:
@@ -97,6 +115,7 @@ class Messenger:
         store: hooks and the history.
         resolve: host and port to addresses.
         http: sends; it must not follow redirects.
+        mailer: sends to `mailto:` addresses; None if the server was told no SMTP server.
     """
 
     def __init__(
@@ -104,7 +123,9 @@ class Messenger:
         store: Store,
         resolve: Resolve = addresses_of,
         http: httpx2.Client | None = None,
+        mailer: Mailer | None = None,
     ) -> None:
+        self._mailer = mailer
         self._store, self._resolve = store, resolve
         self._http = http or httpx2.Client(timeout=TIMEOUT, follow_redirects=False, trust_env=False)
 
@@ -138,9 +159,26 @@ class Messenger:
             self._store.save_hook(hook)
 
     def send(self, hook: Hook, event: EventRecord, now: float) -> str:
-        """Why a delivery failed; empty if it was taken (a status of 200 to 299)."""
+        """Why a delivery failed; empty if it was taken."""
+        alert = self._alert(event)
+        try:
+            if hook.url.startswith(MAIL):
+                self._mail(hook, event, alert, now)
+            else:
+                self._post(hook, event, alert, now)
+        except (httpx2.HTTPError, ServerError) as error:
+            return str(error) or type(error).__name__
+        return ""
+
+    def _alert(self, event: EventRecord) -> AlertRow | None:
+        if not event.name.startswith("alert "):
+            return None
+        found = self._store.alert(event.detail.partition(":")[0])
+        return alert_row(found) if found else None
+
+    def _post(self, hook: Hook, event: EventRecord, alert: AlertRow | None, now: float) -> None:
         body = msgspec.json.encode(
-            Told(event.id, event.at, event.source, event.name, event.detail, event.device)
+            Told(event.id, event.at, event.source, event.name, event.detail, event.device, alert)
         )
         parts = urlsplit(hook.url)
         headers = {
@@ -149,19 +187,45 @@ class Messenger:
             "edge-event": str(event.id),
             SIGNATURE: signature(hook.secret, body, now),
         }
-        try:
-            address = allowed_address(hook.url, self._resolve, private=hook.private)
-            bare = f"[{address}]" if ":" in address else address
-            place = parts._replace(netloc=f"{bare}:{parts.port}" if parts.port else bare)
-            answer = self._http.post(
-                place.geturl(),
-                content=body,
-                headers=headers,
-                extensions={"sni_hostname": parts.hostname or ""},
+        address = allowed_address(hook.url, self._resolve, private=hook.private)
+        bare = f"[{address}]" if ":" in address else address
+        place = parts._replace(netloc=f"{bare}:{parts.port}" if parts.port else bare)
+        answer = self._http.post(
+            place.geturl(),
+            content=body,
+            headers=headers,
+            extensions={"sni_hostname": parts.hostname or ""},
+        )
+        if not answer.is_success:
+            raise ServerError(f"{parts.hostname} answered {answer.status_code}")
+
+    def _mail(self, hook: Hook, event: EventRecord, alert: AlertRow | None, now: float) -> None:
+        if self._mailer is None:
+            raise ServerError(NO_RELAY)
+        self._mailer.send(
+            letter(
+                hook.url.removeprefix(MAIL),
+                self._mailer.relay.sender,
+                f"[edge] {event.name}: {alert.title if alert else event.detail}",
+                in_words(event, alert),
+                f"edge-{hook.id}-{event.id}",
+                now,
             )
-        except (httpx2.HTTPError, ServerError) as error:
-            return str(error) or type(error).__name__
-        return "" if answer.is_success else f"{parts.hostname} answered {answer.status_code}"
+        )
+
+
+def in_words(event: EventRecord, alert: AlertRow | None) -> str:
+    """What a person reads in an e-mail."""
+    if alert is None:
+        return f"{event.source}: {event.name}\n{event.detail}\n"
+    lines = [
+        f"{event.name}, {alert.severity}: {alert.title}",
+        alert.detail,
+        f"Likely cause: {alert.cause}." if alert.cause else "",
+        f"What to do: {alert.action}." if alert.action else "",
+        f"Seen on {alert.devices} devices; edge alert show {alert.id}",
+    ]
+    return "\n\n".join(line for line in lines if line) + "\n"
 
 
 def wants(hook: Hook, event: EventRecord) -> bool:

@@ -162,7 +162,7 @@ class Backend:
             Report(generation=generation, phase=phase, running=running), **changes
         )
 
-    def application(self, now=None):
+    def application(self, now=None, *, mails=False):
         """The HTTP side over this, and its parts; no MQTT."""
         clock = now or Clock()
         self.commands = []
@@ -186,6 +186,7 @@ class Backend:
             describe=controller.describe,
             command=lambda device, envelope: self.commands.append((device, envelope)),
             mqtt_port=lambda: 1883,
+            mails=mails,
             dismiss=lambda _device: None,
             changed=lambda: None,
             meters=Meters(),

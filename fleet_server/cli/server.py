@@ -1,6 +1,7 @@
 """`edge server`: the fleet server as one process."""
 
 import asyncio
+import os
 import resource
 import signal
 import time
@@ -27,6 +28,7 @@ from fleet_server.data_dir import KEYS, Running
 from fleet_server.decay import DAY
 from fleet_server.keyring import Keyring
 from fleet_server.logs import log_to_stderr
+from fleet_server.mail import parse_relay
 from fleet_server.store.engines import has_password
 from fleet_server.tls import server_names
 from fleet_server.worker import Worker
@@ -121,6 +123,14 @@ _data_dir = click.option(
     "find it under the server's name ('edge server broker-config' sets it up).",
 )
 @click.option(
+    "--smtp",
+    envvar="EDGE_SMTP",
+    default="",
+    metavar="URL",
+    help="smtp[s]://USER@HOST/?from=ADDRESS, by which 'edge webhook add mailto:…' sends; its "
+    "password by EDGE_SMTP_PASSWORD.",
+)
+@click.option(
     "--keep-days",
     type=click.FloatRange(min=1.0),
     default=30.0,
@@ -138,6 +148,7 @@ def run(  # noqa: PLR0913 - one argument an option
     database: str,
     drift_past: float,
     broker: str,
+    smtp: str,
     keep_days: float,
     *,
     json_logs: bool,
@@ -160,6 +171,7 @@ def run(  # noqa: PLR0913 - one argument an option
         database=database,
         drift_past=drift_past,
         broker=broker,
+        relay=parse_relay(smtp, os.environ.get("EDGE_SMTP_PASSWORD", "")) if smtp else None,
         keep_windows=keep_days * DAY,
         keep_hours=3 * keep_days * DAY,
     )

@@ -36,9 +36,14 @@ def list_hooks(client: Client, *, as_json: bool) -> None:
 @click.option("--private", is_flag=True, help="It may be an address that is not public.")
 @asks
 def add(client: Client, url: str, events: tuple[str, ...], *, private: bool, as_json: bool) -> None:
-    """Tell URL what happens; the secret that signs deliveries is printed this once."""
+    """Tell URL what happens: https://…, or mailto:NAME@HOST (alerts, unless told otherwise).
+
+    The secret that signs deliveries is printed this once.
+    """
     made = client.add_webhook(url, events, private=private)
-    _show(made, f"{made.id} signs with {made.secret}", as_json=as_json)
+    by_mail = url.startswith("mailto:")
+    words = f"{made.id} writes to {url}" if by_mail else f"{made.id} signs with {made.secret}"
+    _show(made, words, as_json=as_json)
 
 
 @webhook.command()

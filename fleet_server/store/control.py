@@ -59,6 +59,19 @@ class Control(People):
         with self._read() as c:
             return [AlertRecord(**row) for row in c.execute(wanted).mappings()]
 
+    def open_alerts(self) -> list[AlertRecord]:
+        """Those that are not over, newest first."""
+        table = tables.alerts
+        wanted = select(table).where(table.c.closed_at.is_(None)).order_by(table.c.opened_at.desc())
+        with self._read() as c:
+            return [AlertRecord(**row) for row in c.execute(wanted).mappings()]
+
+    def alert(self, alert: str) -> AlertRecord | None:
+        with self._read() as c:
+            found = c.execute(select(tables.alerts).where(tables.alerts.c.id == alert)).mappings()
+            row = found.first()
+        return AlertRecord(**row) if row else None
+
 
 def _bundle(row: RowMapping) -> BundleRecord:
     baseline = from_json(Baseline, row["baseline"].encode(), "a stored baseline")

@@ -10,11 +10,18 @@ import uvicorn
 from axe_playwright_python.sync_playwright import Axe
 from playwright.sync_api import sync_playwright
 
+from fleet_server.alert_life import opened
+from fleet_server.fleet import alert_record
+from fleet_server.samples import record_of
 from tests.server_side import NOW, backend
+from tests.unit.test_decay_alerts import a_finding
+from tests.unit.test_decay_rollups import arrived, put
+from tests.unit.test_decay_samples import a_sample
 from tests.unit.test_server_fleet import confirm, windows
 
 CHROMIUM = shutil.which("chromium")
-PATHS = ("/", "/devices", "/devices/pi-1", "/models", "/models/digits/1", "/audit", "/api/docs")
+PATHS = ("/", "/devices", "/devices/pi-1", "/models", "/models/digits/1", "/audit", "/api/docs",
+         "/drift", "/drift/digits", "/labels", "/labels/digits")  # fmt: skip
 VIEWS = (("light", 1280), ("dark", 1280), ("light", 390))
 pytestmark = [
     pytest.mark.system,
@@ -39,10 +46,14 @@ def served(app):
 def pages(tmp_path):
     """A browser, where the pages are, and the cookie that opens them."""
     with backend(tmp_path) as back:
-        for number in range(4):
-            back.device(f"pi-{number}")
+        devices = [back.device(f"pi-{number}") for number in range(4)]
         confirm(back, "pi-1")
         windows(back, "pi-1", count=40)
+        for at in (NOW - 7200, NOW - 3600, NOW - 60):
+            put(back, arrived(devices[2], back.window(rows=50), at=at, wall=at))
+        back.store.save_alert(alert_record(opened("digits", a_finding(), NOW), NOW))
+        labels = back.bundle.manifest.labels
+        back.store.add_samples([record_of(a_sample(back), "pi-1", labels, NOW - 60)])
         back.store.seen({"pi-1": NOW - 20}, {})
         app, parts = back.application()
         cookie = parts.guard.open_session("console")

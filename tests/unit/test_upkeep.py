@@ -9,16 +9,20 @@ import threading
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
+import msgspec
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 from starlette.testclient import TestClient
 
 from edge_sdk.errors import FormatError, InvalidInputError, ServerError
+from fleet_server import alert_life as life
 from fleet_server.backup import backup, restore
+from fleet_server.fleet import alert_record
 from fleet_server.records import Hook
 from fleet_server.store import Store
 from fleet_server.webhooks import Messenger, allowed_address, check_url
 from tests.server_side import NOW, backend
+from tests.unit.test_decay_alerts import a_finding
 from tests.unit.test_server_fleet import windows
 
 
@@ -217,6 +221,22 @@ def test_prometheus_reads_the_ingest_and_the_fleet_with_a_token(http):
     assert "edge_ingest_messages" in families
     assert "edge_ingest_commit_seconds" in families
     assert TestClient(http.app).get("/metrics").status_code == 401
+
+
+def test_prometheus_hears_of_each_open_alert_and_what_it_costs(http):
+    row = life.opened("digits", a_finding(), NOW)
+    http.back.store.save_alert(alert_record(row, NOW))
+    over = msgspec.structs.replace(row, id="a2", state="closed")
+    http.back.store.save_alert(alert_record(over, NOW))
+    http.parts.meters.watch(http.back.store)
+    families = {f.name: f for f in text_string_to_metric_families(http.get("/metrics").text)}
+    [devices] = families["edge_alert_devices"].samples
+    [loss] = families["edge_alert_loss"].samples
+    assert devices.labels == loss.labels == {
+        "id": row.id, "model": "digits", "kind": "data drift", "scope": "site=north",
+        "severity": "critical", "state": "open",
+    }  # fmt: skip
+    assert (devices.value, loss.value) == (2, 0.1)
 
 
 def test_health_and_readiness_are_told_without_a_token_and_end_with_the_database(http):
