@@ -11,7 +11,17 @@ from typing import Literal, get_args
 import msgspec
 import numpy as np
 
-from fleet_server.decay.layout import DROPPED, ERRORS, LATENCY, MEMORY, SCHEMA
+from fleet_server.decay.layout import (
+    DROPPED,
+    ERRORS,
+    LATENCY,
+    LOST,
+    MEMORY,
+    SCHEMA,
+    TEMPERATURE,
+    THROTTLED,
+)
+from fleet_server.decay.past import Season
 from fleet_server.decay.stream import NOTABLE, Movement
 from fleet_server.decay.watch import State
 
@@ -22,13 +32,20 @@ Kind = Literal[
     "prediction drift",
     "confidence drift",
     "hardware drift",
+    "season",
     "distribution skew",
+    "concept drift",
+    "calibration drift",
 ]
-Cause = Literal["pipeline", "version", "sensor", "environment", "answers", "hardware", "training"]
+Cause = Literal[
+    "pipeline", "version", "sensor", "environment", "answers", "hardware", "season", "training",
+    "labels",
+]  # fmt: skip
 Severity = Literal["info", "warning", "critical"]
 KINDS: tuple[Kind, ...] = get_args(Kind)
+FROM_LABELS: tuple[Kind, ...] = ("concept drift", "calibration drift")
 LOSS_WARNING, LOSS_CRITICAL = 0.02, 0.10
-HARDWARE = (LATENCY, MEMORY, ERRORS, DROPPED)
+HARDWARE = (LATENCY, MEMORY, TEMPERATURE, THROTTLED, ERRORS, DROPPED, LOST)
 ALONE = 1  # units that a device alone must last, for its site to show whether it is alone
 SOON = 12  # units after a new version within which what begins is blamed on it
 MISSING = 0.02  # share of missing values that is a broken schema rather than another distribution
@@ -43,6 +60,10 @@ ACTIONS: dict[Cause, str] = {
     "answers": "inputs look as before while answers changed: label an audit sample, since the mix "
     "of classes or their meaning may have changed",
     "hardware": "look at load, temperature and power of these devices",
+    "season": "it was the same before at this hour or weekday and went by itself: it is being "
+    "learnt, nothing has to be done unless nobody can explain it",
+    "labels": "the right answers changed, not the inputs: label more rows there, then retrain on "
+    "the newer ones",
     "training": "the field never looked like the training data: collect samples and retrain, or "
     "check units and preprocessing",
 }
@@ -85,7 +106,7 @@ def findings(states: Iterable[State]) -> list[Finding]:
     """
     everyone = list(states)
     found: list[Finding] = []
-    for kind in KINDS:
+    for kind in KINDS[: -len(FROM_LABELS)]:
         for scope, moved, of in _places(kind, everyone):
             found.append(_finding(kind, scope, moved, of, everyone))
     return sorted(found, key=lambda f: -consequence(f, len(everyone)))
@@ -144,6 +165,10 @@ def _of_kind(kind: Kind, state: State) -> State | None:
         if not state.skewed:
             return None
         return msgspec.structs.replace(state, moved=state.skewed, alarmed=True)
+    if (kind == "season") != bool(state.season):
+        return None
+    if state.season:
+        return state if state.moved else None
     hardware = tuple(m for m in state.moved if m.channel in HARDWARE)
     others = tuple(m for m in state.moved if m.channel not in HARDWARE)
     moved = hardware if kind == "hardware drift" else others
@@ -198,7 +223,7 @@ def _finding(
         since=min((s.since for s in moved if s.since is not None), default=0.0),
         versions=tuple(sorted({s.version for s in moved if s.version})),
         title=_title(kind, scope, typical[0], len(moved), of),
-        detail=_detail(cause, loss, typical, len(rest)),
+        detail=_detail(cause, loss, typical, len(rest)) + _again(moved[0].season),
         action=ACTIONS[cause],
     )
 
@@ -209,6 +234,8 @@ def _cause(kind: Kind, scope: str, moved: Sequence[State], rest: Sequence[State]
     if _came_with_version(moved, rest):
         return "version"
     match kind:
+        case "season":
+            return "season"
         case "schema skew":
             return "pipeline"
         case "hardware drift":
@@ -288,10 +315,14 @@ def words(m: Movement) -> str:
     name = m.channel.removeprefix("input.").replace("output.", "the model's ")
     if m.channel == SCHEMA:
         return f"{100 * m.missing:.0f} % of rows do not fit the input schema"
-    if m.channel in (ERRORS, DROPPED):
-        return f"{100 * m.missing:.0f} % of rows: {m.channel}"
+    if m.channel in (ERRORS, DROPPED, LOST):
+        return f"{100 * m.missing:.0f} % of rows: {m.channel.replace('_', ' ')}"
+    if m.channel == THROTTLED:
+        return f"throttled or under-voltage in {100 * m.missing:.0f} % of windows"
     if m.missing >= MISSING:
         return f"{100 * m.missing:.0f} % of {name} are missing"
+    if m.channel == TEMPERATURE:
+        return f"temperature {_verb(m)} from {m.before:.0f} to {m.now:.0f} °C"
     if m.channel in (LATENCY, MEMORY):
         return f"{name} {_verb(m)} from {m.before:.3g} to {m.now:.3g} ({100 * m.shift:+.0f} %)"
     if m.shift and abs(m.shift) >= m.distance:
@@ -316,6 +347,10 @@ def _detail(cause: Cause, loss: float | None, typical: Sequence[Movement], elsew
         else f"{elsewhere} other devices did not move this way, whatever version they run"
     )
     return f"{cost}; also moved: {others or 'nothing'}; PSI {typical[0].psi:.2f}; {still}"
+
+
+def _again(season: Season) -> str:
+    return f"; the same began at this hour, whole {season}s before, and went" if season else ""
 
 
 def _is_input(movement: Movement) -> bool:

@@ -8,7 +8,7 @@ import numpy as np
 from edge_sdk.errors import FormatError
 from fleet_server.decay.watch import Device
 
-FORMAT = 1
+FORMAT = 2
 
 
 def pack(device: Device) -> bytes:

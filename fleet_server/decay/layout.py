@@ -1,7 +1,9 @@
 """Windows as matrices: the channels that are followed together, and what is counted of them.
 
-Beside the sketches of a window, four numbers are followed as channels of their own: `schema` and
-`errors` (rows that did not fit, or raised, as missing ones), `dropped` and `memory_mb`.
+Beside the sketches of a window, some numbers are followed as channels of their own: `schema` and
+`errors` (rows that did not fit, or raised, as missing ones), `dropped`, `answers_lost`,
+`memory_mb`, and of the board `temperature_c` and `throttled` (windows in which the firmware held it
+back or its voltage was low, as missing ones).
 """
 
 from typing import Literal, get_args
@@ -9,17 +11,20 @@ from typing import Literal, get_args
 import msgspec
 import numpy as np
 
-from edge_sdk.messages import Window
+from edge_sdk.messages import Hardware, Window
 from edge_sdk.sketch import Baseline, Floats, bins
 
 Group = Literal["inputs", "answers"]
 GROUPS: tuple[Group, ...] = get_args(Group)
 PREFIX: dict[Group, str] = {"inputs": "input.", "answers": "output."}
 SCHEMA, ERRORS, DROPPED, MEMORY, LATENCY = "schema", "errors", "dropped", "memory_mb", "latency_ms"
+LOST, TEMPERATURE, THROTTLED = "answers_lost", "temperature_c", "throttled"
+BEFORE = "-before"  # ends a flag that was raised at some time since the board's boot
 MIN_SD = 1e-9
 SHIFT_FLOOR = 0.3  # of the training's standard deviation
 MEMORY_FLOOR = 0.3  # of its own mean
 LATENCY_FLOOR = 0.5  # of its own mean, and beyond half of the board's budget
+TEMPERATURE_FLOOR = 10.0  # degrees Celsius
 
 
 class Layout(msgspec.Struct, frozen=True, eq=False):
@@ -27,8 +32,8 @@ class Layout(msgspec.Struct, frozen=True, eq=False):
 
     Attributes:
         units: what a change of the mean is measured in: the training's standard deviation. 0 for
-            categories, whose mean says nothing; -1 for what only the device itself can know
-            (latency, memory): its own mean.
+            categories, whose mean says nothing; 1 for a temperature; -1 for what only the device
+            itself can know (latency, memory): its own mean.
         edges: inner edges of the bins, by name; empty for categories and pure numbers.
         width: bins of the widest channel; narrower ones are padded with empty bins.
         latency_budget_ms: of the board; 0 if it has none.
@@ -90,7 +95,8 @@ def layout_of(baseline: Baseline, group: Group, budget_ms: float = 0.0) -> Layou
     if group == "inputs":
         extra = {SCHEMA: 0.0}
     else:
-        extra = {ERRORS: 0.0, DROPPED: 0.0, MEMORY: -1.0, LATENCY: -1.0}
+        counted = dict.fromkeys((ERRORS, DROPPED, LOST, THROTTLED), 0.0)
+        extra = {**counted, TEMPERATURE: 1.0, MEMORY: -1.0, LATENCY: -1.0}
     return Layout(
         names=(*known, *extra),
         units=np.array([*units, *extra.values()]),
@@ -140,6 +146,8 @@ def floors_of(layout: Layout, reference: Counts) -> Floats:
     for i, name in enumerate(layout.names):
         if name == MEMORY:
             floors[i] = MEMORY_FLOOR
+        elif name == TEMPERATURE:
+            floors[i] = TEMPERATURE_FLOOR
         elif name == LATENCY:
             usual = max(float(reference.means[i]), MIN_SD)
             floors[i] = max(LATENCY_FLOOR, layout.latency_budget_ms / 2 / usual - 1)
@@ -147,14 +155,23 @@ def floors_of(layout: Layout, reference: Counts) -> Floats:
 
 
 def _number(window: Window, name: str) -> tuple[float, float, float]:
+    """Rows, missing ones and the total of a channel that has no sketch."""
+    rows, board = float(window.rows), window.hardware or Hardware()
     match name:
         case "schema":
-            return float(window.rows), float(sum(window.skew.values())), 0.0
+            return rows, float(sum(window.skew.values())), 0.0
         case "errors":
-            return float(window.rows), float(window.errors), 0.0
+            return rows, float(window.errors), 0.0
         case "dropped":
-            return float(window.rows), float(window.dropped), 0.0
-        case "memory_mb" if window.rss_bytes:
-            return 1.0, 0.0, window.rss_bytes / 1e6
+            return rows, float(window.dropped), 0.0
+        case "answers_lost":
+            return rows, float(board.answers_lost), 0.0
+        case "throttled" if window.hardware is not None:
+            now = any(not flag.endswith(BEFORE) for flag in board.flags)
+            return float(not now), float(now), 0.0
+        case "temperature_c" if board.temperature is not None:
+            return 1.0, 0.0, board.temperature
+        case "memory_mb" if window.rss_bytes or board.rss_bytes:
+            return 1.0, 0.0, (window.rss_bytes or board.rss_bytes) / 1e6
         case _:
             return 0.0, 0.0, 0.0

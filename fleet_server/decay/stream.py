@@ -9,11 +9,13 @@ from edge_sdk.sketch import Floats
 from fleet_server.decay.distances import jensen_shannon, psi
 from fleet_server.decay.layout import Counts, Layout, floors_of, units_of
 from fleet_server.decay.past import (
+    DAY,
     LAG,
     MOST,
     PERSIST,
     REFERENCE,
     Normal,
+    Season,
     Seen,
     feature_floors,
     features,
@@ -21,9 +23,20 @@ from fleet_server.decay.past import (
     persistent,
 )
 
+THURSDAY = 3  # the weekday of the day that Unix time begins with
+EPISODES = 8  # that are remembered
+WEEK = 7 * DAY
+ALIKE = 0.7  # cosine of two movements that are one season
+MOST_OF = 0.7  # of a day or week: an episode that lasts longer is no season of it
+MOST_TIMES = 3  # days or weeks ago
+CALM = 0.3  # of an episode: how near to normal it must have been since
+SLACK = 2 * 3600.0  # seconds by which a season may be earlier or later
 MIN_ROWS = 30  # rows that are held against the past together
 NOTABLE = 3.0  # score from which a movement is named
 SKEW_SHIFT, SKEW_DISTANCE = 1.0, 0.35  # a site may differ from the training data by less
+
+
+SEASONS: dict[Season, float] = {"week": WEEK, "day": DAY}
 
 
 class Movement(msgspec.Struct, frozen=True):
@@ -47,6 +60,39 @@ class Movement(msgspec.Struct, frozen=True):
     before: float
     now: float
     score: float
+
+
+class Episode(msgspec.Struct, frozen=True, eq=False):
+    """A time in which a device stood out, and which ended by itself.
+
+    Attributes:
+        began, ended: Unix seconds.
+        off: how far its features were off, in what matters of each (features,).
+    """
+
+    began: float
+    ended: float
+    off: Floats
+
+    @property
+    def length(self) -> float:
+        return self.ended - self.began
+
+
+def season(since: float, off: Floats, known: Sequence[Episode]) -> Season:
+    """Whether what began at `since` is an episode that came back after whole days, or weeks."""
+    for episode in reversed(known):
+        sizes = float(np.linalg.norm(off)), float(np.linalg.norm(episode.off))
+        if not min(sizes) or sizes[0] > 2 * sizes[1]:  # smaller is what is left of it, once learnt
+            continue
+        if float(off @ episode.off) < ALIKE * sizes[0] * sizes[1]:
+            continue
+        for name, length in SEASONS.items():
+            times = max(1, round((since - episode.began) / length))
+            fits = episode.length < length * MOST_OF and times <= MOST_TIMES
+            if fits and -SLACK <= since - times * length - episode.began <= episode.length + SLACK:
+                return name
+    return ""
 
 
 class Past(msgspec.Struct, frozen=True, eq=False):
@@ -82,6 +128,10 @@ class Stream(msgspec.Struct, eq=False):
         alarmed: whether that is enough for an alarm, which `Watch` decides; nothing is learnt then.
         lasted: units that it has been so since.
         others: how much the features of devices like this one vary.
+        off: how far the features were off at most while they moved, in what matters of each.
+        episodes: alarms of before that ended by themselves, the newest last.
+        calm: the smallest share of the last episode that was left after it.
+        season: whether the present alarm is one of them that came back.
     """
 
     layout: Layout
@@ -97,6 +147,10 @@ class Stream(msgspec.Struct, eq=False):
     alarmed: bool = False
     lasted: int = 0
     others: Floats | None = None
+    off: Floats | None = None
+    episodes: list[Episode] = []
+    calm: float = 1.0
+    season: Season = ""
 
     def add(self, counts: Counts, at: float, seconds: float) -> list[float]:
         """Take a window in; gives scores that are known to be clean, for the fleet's null."""
@@ -110,7 +164,8 @@ class Stream(msgspec.Struct, eq=False):
         return self._take(unit, at, length)
 
     def _take(self, unit: Counts, at: float, seconds: float) -> list[float]:
-        seen = Seen(np.zeros(0), unit.most_rows, int(at // 3600 % 24), seconds)
+        weekday = int(at // DAY + THURSDAY) % 7
+        seen = Seen(np.zeros(0), unit.most_rows, int(at // 3600 % 24), weekday, seconds)
         if self.past is None:
             self.first.append((seen, unit))
             self.recent = [*self.recent[1 - PERSIST :], (at, seen, unit)]
@@ -122,9 +177,23 @@ class Stream(msgspec.Struct, eq=False):
         seen = msgspec.structs.replace(seen, values=values)
         self.recent = [*self.recent[1 - PERSIST :], (at, seen, unit)]
         self.moved = self._movements(self.past)
-        self.since = (self.since or self.recent[1][0]) if self.moved else None
+        self._remember()
         self.lasted = self.lasted + 1 if self.alarmed else 0
         return self._learn(self.past, seen)
+
+    def _remember(self) -> None:
+        """Note when it began and whether it was so before; what ends by itself is an episode."""
+        if self.moved:
+            self.since = self.since or self.recent[1][0]
+            if self.off is not None and self.calm <= CALM:
+                self.season = self.season or season(self.since, self.off, self.episodes)
+            return
+        new = self.alarmed and not self.season
+        if new and self.since is not None and self.off is not None:
+            self.calm = 1.0
+            ended = Episode(self.since, self.recent[-1][0], self.off)
+            self.episodes = [*self.episodes[1 - EPISODES :], ended]
+        self.since, self.season, self.off = None, "", None
 
     def _begin(self) -> list[float]:
         """The reference is complete."""
@@ -150,10 +219,11 @@ class Stream(msgspec.Struct, eq=False):
         """What is learnt waits until the windows after it are known to be clean too."""
         if self.alarmed:
             self.waiting.clear()
+            if self.season:
+                past.normal.learn_season(seen, self.season)
             return []
-        self.waiting.append(
-            (seen, persistent(past.scores([s for _, s, _ in self.recent], self.others)))
-        )
+        scores = [past.normal.restless(s, self.others) for _, s, _ in self.recent]
+        self.waiting.append((seen, persistent(np.array(scores))))
         if len(self.waiting) <= LAG:
             return []
         old, score = self.waiting.pop(0)
@@ -164,10 +234,16 @@ class Stream(msgspec.Struct, eq=False):
         """Channels that two of the last three windows show moved, and by enough; most first."""
         recent = [seen for _, seen, _ in self.recent]
         scores = np.median(past.scores(recent, self.others), axis=0)
-        off = np.median([s.values - past.normal.expected(s.hour) for s in recent], axis=0)
+        off = np.median([s.values - past.normal.expected(s) for s in recent], axis=0)
         size = len(self.layout.names)
         off[size : 2 * size] = np.maximum(off[size : 2 * size], 0.0)  # nearer than usual is no harm
         large = (np.abs(off) >= past.floors) & (np.abs(scores) >= NOTABLE)
+        here = np.where(large, off / past.floors, 0.0)
+        if self.episodes and not large.any():
+            last = self.episodes[-1].off
+            self.calm = min(self.calm, float(off / past.floors @ last / np.square(last).sum()))
+        if self.off is None or np.square(here).sum() > np.square(self.off).sum():
+            self.off = here
         strength = np.where(large, np.abs(scores), 0.0).reshape(3, size).max(axis=0)
         now = self.recent[1][2] + self.recent[2][2]
         moved = [

@@ -18,7 +18,7 @@ from fleet_server.decay.layout import (
     counts_of,
     layout_of,
 )
-from fleet_server.decay.past import DAY
+from fleet_server.decay.past import DAY, Season
 from fleet_server.decay.stream import Movement, Stream
 
 UNUSUAL = 0.1  # a channel is named if it is off by more than the worst of most clean windows
@@ -53,6 +53,7 @@ class State(msgspec.Struct, frozen=True, kw_only=True):
     Attributes:
         judged: whether the past of its inputs is complete.
         alarmed: whether it stands out, false alarms controlled; for so many units `lasted`.
+        season: it is the same as at this hour days ago, or weeks ago; "" if it is new.
         moved: channels that moved, whether or not that is enough for an alarm; most first.
         since: when that began, Unix seconds; None if nothing moved.
         skewed: how its first day differed from the training data.
@@ -67,6 +68,7 @@ class State(msgspec.Struct, frozen=True, kw_only=True):
     judged: bool = False
     alarmed: bool = False
     lasted: int = 0
+    season: Season = ""
     moved: tuple[Movement, ...] = ()
     since: float | None = None
     skewed: tuple[Movement, ...] = ()
@@ -239,6 +241,7 @@ class Watch:
             judged="inputs" in streams and streams["inputs"].past is not None,
             alarmed=any(s.alarmed for s in streams.values()),
             lasted=max((s.lasted for s in streams.values()), default=0),
+            season=next((s.season for s in streams.values() if s.alarmed and s.season), ""),
             moved=tuple(moved),
             since=min(since, default=None),
             skewed=device.skewed,
