@@ -5,6 +5,7 @@ import numpy as np
 
 from converters.bench import Made
 from converters.card import render
+from converters.disturb import disturbed
 from converters.facts import TfliteFacts
 from converters.order import Inputs
 from edge_sdk.bundle import (
@@ -112,7 +113,10 @@ def _baseline(made: Made, identity: Identity, inputs: Inputs) -> Baseline:
     right = None
     if of_classes(identity.scores):
         right = (made.answers.scores.argmax(axis=1) == rows.held_y).astype(np.float64)
-    return make_baseline(columns, identity.labels, right, subspace)
+    base = make_baseline(columns, identity.labels, right, subspace)
+    model = LiteRt(made.model, made.preprocessing)
+    known = disturbed(base, schema, identity.scores, (rows.held_x, rows.held_y), model.run_rows)
+    return msgspec.structs.replace(base, disturbed=known)
 
 
 def tolerances(facts: TfliteFacts, output: TensorSpec, golden: Golden) -> dict[KernelFamily, float]:

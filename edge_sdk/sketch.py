@@ -13,6 +13,7 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
+from edge_sdk.calibration import CLASSES, CONFIDENCE, Calibration, Disturbed, Reference, calibration
 from edge_sdk.errors import InvalidInputError
 from edge_sdk.files import sha256
 from edge_sdk.subspace import Subspace
@@ -46,6 +47,7 @@ class Baseline(msgspec.Struct, frozen=True):
         correct: of the rows in each bin of `output.confidence`, how many were answered right; empty
             if that is not known.
         subspace: what the channel `input.novelty` is measured from; None if there is none.
+        disturbed: how right the answers are when the rows are disturbed, and how that looks.
     """
 
     channels: dict[str, Channel]
@@ -53,12 +55,35 @@ class Baseline(msgspec.Struct, frozen=True):
     format: int = 1
     correct: tuple[int, ...] = ()
     subspace: Subspace | None = None
+    disturbed: tuple[Disturbed, ...] = ()
 
     def __post_init__(self) -> None:
         """Refuse a subspace of channels that nobody watches."""
         lacking = {*(self.subspace.columns if self.subspace else ())} - self.channels.keys()
         if lacking:
             raise ValueError(f"the subspace is of channels that are not there: {sorted(lacking)}")
+
+    @property
+    def calibration(self) -> Calibration | None:
+        """How right answers of each confidence are; None if that is not known."""
+        known = self.channels.get(CONFIDENCE)
+        if known is None or len(self.correct) != len(known.counts):
+            return None
+        return calibration(np.array(known.counts, float), np.array(self.correct, float))
+
+    @property
+    def reference(self) -> Reference | None:
+        """What `edge_sdk.calibration.looks` holds rows against; None without a calibration."""
+        known, classes = self.calibration, self.channels.get(CLASSES)
+        if known is None or classes is None:
+            return None
+        inputs = {n: c for n, c in self.channels.items() if n.startswith("input.")}
+        return Reference(
+            known,
+            np.array(classes.counts, float),
+            {name: channel.mean for name, channel in inputs.items()},
+            {name: channel.sd for name, channel in inputs.items()},
+        )
 
     @property
     def edges_id(self) -> str:

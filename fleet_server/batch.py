@@ -16,7 +16,6 @@ from edge_sdk.packing import unpacked_all
 from edge_sdk.sketch import Sketch
 from edge_sdk.topics import Upward
 from fleet_server import presence, rollups
-from fleet_server.decay.accuracy import calibration
 from fleet_server.evidence.measures import measures
 from fleet_server.plausible import why_not_event, why_not_report, why_not_window
 from fleet_server.records import (
@@ -160,7 +159,7 @@ def _sort_windows(fresh: Sequence[Fresh], bundles: Bundles, out: _Sorted) -> Non
             by_digest.setdefault(item.body.digest, []).append((item, sealed, item.body))
     for digest, sent in by_digest.items():
         bundle = bundles(digest)
-        known = calibration(bundle.baseline) if bundle else None
+        known = bundle.baseline.calibration if bundle else None
         found: Sequence[Window | FormatError] = [window for *_, window in sent]
         if bundle:
             found = unpacked_all([window for *_, window in sent], bundle.baseline)

@@ -5,6 +5,7 @@ Reads only; what is told of single devices comes from the last look of `drift_al
 
 from collections.abc import Callable, Mapping, Sequence
 
+import msgspec
 import numpy as np
 
 from edge_sdk.errors import InvalidInputError
@@ -13,7 +14,7 @@ from fleet_server.alert_life import OVER
 from fleet_server.concept import concept_drift
 from fleet_server.decay import State
 from fleet_server.decay import distances as d
-from fleet_server.decay.accuracy import CLASSES, CONFIDENCE, calibration, caveat, estimate
+from fleet_server.decay.accuracy import Estimator, estimator, seen_of
 from fleet_server.decay.causes import words
 from fleet_server.drift_views import (
     AccuracyRow,
@@ -28,7 +29,7 @@ from fleet_server.fleet import alert_rows
 from fleet_server.labels import Counted, Label, calibration_error, wilson
 from fleet_server.parts import Parts
 from fleet_server.records import BundleRecord, RollupRecord
-from fleet_server.rollups import SECONDS, Span, Sums, together
+from fleet_server.rollups import SECONDS, Span, Sums, Whereabouts, together
 from fleet_server.store import Store
 from fleet_server.views import EventRow
 
@@ -41,6 +42,7 @@ SPLITS: dict[str, Callable[[RollupRecord], str]] = {
     "labels": lambda r: r.slice.labels,
 }
 EVENTS = 200
+Estimators = Mapping[str, Estimator | None]  # by digest
 
 
 def report_of(parts: Parts, model: str, hours: float) -> DriftReport:
@@ -94,6 +96,8 @@ def drift_report(
     span = _span(since, until)
     parts = store.rollups(model, span, since - SECONDS[span], until)
     labels = [label for label in store.labels(model, since) if label.taken_at < until]
+    places = store.whereabouts({label.device for label in labels})
+    estimators = {digest: estimator(bundle.baseline) for digest, bundle in bundles.items()}
     starts = sorted({part.start for part in parts})
     before, reference = _reference(parts, bundles, starts)
     return DriftReport(
@@ -106,8 +110,8 @@ def drift_report(
             for row in alert_rows(store.alerts())
             if row.scope.startswith(f"{model} ") and row.state not in OVER
         ),
-        trend=tuple(_trend(start, span, parts, labels, bundles) for start in starts),
-        splits=tuple(_splits(parts, labels, bundles)),
+        trend=tuple(_trend(start, span, parts, labels, estimators) for start in starts),
+        splits=tuple(_splits(parts, labels, places, bundles, estimators)),
         channels=_channels([p for p in parts if p.start == starts[-1]], before, bundles)
         if starts
         else (),
@@ -155,7 +159,7 @@ def _trend(
     span: Span,
     parts: Sequence[RollupRecord],
     labels: Sequence[Label],
-    bundles: Mapping[str, BundleRecord],
+    estimators: Estimators,
 ) -> TrendRow:
     here = [p for p in parts if p.start == start]
     then = [x for x in labels if start <= x.taken_at < start + SECONDS[span]]
@@ -164,32 +168,44 @@ def _trend(
         rows=sum(p.sums.rows for p in here),
         skew=sum(sum(p.sums.skew.values()) for p in here),
         errors=sum(p.sums.errors for p in here),
-        accuracy=accuracy(here, then, bundles),
+        accuracy=accuracy(here, then, estimators),
     )
 
 
 def _splits(
     parts: Sequence[RollupRecord],
     labels: Sequence[Label],
+    places: Mapping[str, Whereabouts],
     bundles: Mapping[str, BundleRecord],
+    estimators: Estimators,
 ) -> list[SplitRow]:
     rows = []
     for by, value_of in SPLITS.items():
         for value in sorted({value_of(p) for p in parts}):
             here = [p for p in parts if value_of(p) == value]
-            there = [x for x in labels if by != "version" or x.version == value]
+            there = [x for x in labels if _value_of_label(by, x, places) == value]
             worst, distance = _furthest(here, bundles)
             rows.append(
                 SplitRow(
                     by=by,
                     value=value or "(none)",
                     rows=sum(p.sums.rows for p in here),
-                    accuracy=accuracy(here, there if by == "version" else [], bundles),
+                    accuracy=accuracy(here, there, estimators),
                     worst=worst,
                     distance=distance,
                 )
             )
     return rows
+
+
+def _value_of_label(by: str, label: Label, places: Mapping[str, Whereabouts]) -> str | None:
+    """On which side of a split a labelled row is; None if its device is gone."""
+    if by == "version":
+        return label.version
+    found = places.get(label.device)
+    if found is None:
+        return None
+    return {"site": found.slice.site, "profile": found.profile, "labels": found.slice.labels}[by]
 
 
 def _furthest(
@@ -208,48 +224,41 @@ def _furthest(
 
 
 def accuracy(
-    parts: Sequence[RollupRecord], labels: Sequence[Label], bundles: Mapping[str, BundleRecord]
+    parts: Sequence[RollupRecord], labels: Sequence[Label], estimators: Estimators
 ) -> AccuracyRow:
     """Estimated and counted accuracy of some roll-ups; versions weigh by their rows."""
-    found, notes = [], []
+    counted = _counted(labels)
+    found = []
     for digest, sums in _by_bundle(parts).items():
-        baseline = bundles[digest].baseline if digest in bundles else None
-        known = calibration(baseline) if baseline else None
-        if baseline is None or known is None or CONFIDENCE not in sums.channels:
-            continue
-        one = estimate(known, sums.channels[CONFIDENCE])
+        seen, known = seen_of(sums.channels), estimators.get(digest)
+        one = known(seen) if known is not None and seen is not None else None
         if one is not None:
             found.append(one)
-            if CLASSES in sums.channels:
-                notes.append(caveat(baseline, one, sums.channels[CLASSES]))
+    if not found:
+        return counted
+    rows = np.array([one.rows for one in found], dtype=float)
+    numbers = np.array([[one.accuracy, one.low, one.high] for one in found])
+    estimated, low, high = (rows @ numbers / rows.sum()).tolist()
+    return msgspec.structs.replace(
+        counted,
+        estimated=estimated,
+        low=low,
+        high=high,
+        note=next((one.note for one in found if one.note), ""),
+    )
+
+
+def _counted(labels: Sequence[Label]) -> AccuracyRow:
+    """Accuracy by labels alone."""
     audit = [x for x in labels if x.audit and x.predicted]
     count = Counted(sum(x.label == x.predicted for x in audit), len(audit))
     low, high = wilson(count)
-    labelled = AccuracyRow(
+    return AccuracyRow(
         labelled=count.rows,
         right=count.right,
         counted_low=low,
         counted_high=high,
         calibration_error=calibration_error(audit),
-    )
-    if not found:
-        return labelled
-    weights = np.array([one.rows for one in found], dtype=float)
-    weights /= weights.sum()
-
-    def mixed(name: str) -> float:
-        return float(sum(w * getattr(one, name) for w, one in zip(weights, found, strict=True)))
-
-    return AccuracyRow(
-        estimated=mixed("accuracy"),
-        low=mixed("low"),
-        high=mixed("high"),
-        note=next((note for note in notes if note), ""),
-        labelled=labelled.labelled,
-        right=labelled.right,
-        counted_low=low,
-        counted_high=high,
-        calibration_error=labelled.calibration_error,
     )
 
 

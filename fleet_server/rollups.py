@@ -32,6 +32,13 @@ class Slice(msgspec.Struct, frozen=True):
     labels: str
 
 
+class Whereabouts(msgspec.Struct, frozen=True):
+    """Where a device belongs: what splits of its model it counts in."""
+
+    profile: str
+    slice: Slice
+
+
 class Key(msgspec.Struct, frozen=True):
     """One roll-up: a slice during the span that begins at `start`, Unix seconds (UTC)."""
 

@@ -11,6 +11,7 @@ from typing import Literal, get_args
 import msgspec
 import numpy as np
 
+from edge_sdk.subspace import NOVELTY
 from fleet_server.decay.layout import (
     DROPPED,
     ERRORS,
@@ -123,8 +124,8 @@ def kind_of(moved: Sequence[Movement]) -> Kind | None:
     names = {m.channel for m in moved}
     if SCHEMA in names or any(m.missing >= MISSING for m in moved if _is_input(m)):
         return "schema skew"
-    if any(m.channel.startswith("input.novelty") for m in moved):
-        return "novelty" if names == {"input.novelty"} else "data drift"
+    if {m.channel for m in moved if _is_input(m)} == {NOVELTY}:
+        return "novelty"
     if any(_is_input(m) for m in moved):
         return "data drift"
     if "output.class" in names:
@@ -272,7 +273,9 @@ def _typical(moved: Sequence[State]) -> tuple[Movement, ...]:
 
 def _explains(movement: Movement) -> tuple[int, float]:
     """Causes before consequences: schema, inputs, answers; then the larger first."""
-    rank = 0 if movement.channel == SCHEMA else 1 if _is_input(movement) else 2
+    rank = 0 if movement.channel == SCHEMA else 1 if _is_input(movement) else 3
+    if movement.channel == NOVELTY:
+        rank = 2  # it moves with any input
     return rank, -max(abs(movement.shift), 3 * movement.distance, 3 * movement.missing)
 
 
@@ -319,6 +322,8 @@ def words(m: Movement) -> str:
         return f"{100 * m.missing:.0f} % of rows: {m.channel.replace('_', ' ')}"
     if m.channel == THROTTLED:
         return f"throttled or under-voltage in {100 * m.missing:.0f} % of windows"
+    if m.channel == NOVELTY:
+        return f"inputs taken together: novelty {_verb(m)} from {m.before:.2f} to {m.now:.2f}"
     if m.missing >= MISSING:
         return f"{100 * m.missing:.0f} % of {name} are missing"
     if m.channel == TEMPERATURE:

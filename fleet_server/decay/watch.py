@@ -5,15 +5,17 @@ from collections.abc import Iterable, Mapping
 import msgspec
 import numpy as np
 
+from edge_sdk.calibration import CLASSES, CONFIDENCE
 from edge_sdk.files import sha256
 from edge_sdk.messages import Window
 from edge_sdk.sketch import Baseline
-from fleet_server.decay.accuracy import CONFIDENCE, calibration, estimate
+from fleet_server.decay.accuracy import Estimator, Seen, estimator
 from fleet_server.decay.control import Tail, discoveries, level
 from fleet_server.decay.layout import (
     GROUPS,
     Counts,
     Group,
+    Layout,
     baseline_counts,
     counts_of,
     layout_of,
@@ -110,7 +112,7 @@ class Watch:
         self._changed: set[str] = set()
         self._unjudged: set[str] = set()
         self._input_keys: dict[str, str] = {}
-        self._baselines: dict[str, Baseline] = {}
+        self._estimators: dict[str, Estimator | None] = {}
         self.tails: dict[Group, Tail] = {group: Tail() for group in GROUPS}
 
     def add(self, taken: Taken) -> None:
@@ -126,7 +128,8 @@ class Watch:
             device.version_since = taken.at if device.version else None
             device.version = window.version
         device.digest = window.digest
-        self._baselines[window.digest] = taken.baseline
+        if window.digest not in self._estimators:
+            self._estimators[window.digest] = estimator(taken.baseline)
         self._changed.add(taken.device)
         for group in GROUPS:
             stream = self._stream(device, group, taken)
@@ -247,31 +250,51 @@ class Watch:
             skewed=device.skewed,
             version=device.version,
             version_since=device.version_since,
-            accuracy_change=_accuracy_change(device, self._baselines.get(device.digest)),
+            accuracy_change=_accuracy_change(device, self._estimators.get(device.digest)),
             unit_seconds=max(
                 (s.recent[-1][1].seconds for s in streams.values() if s.recent), default=0.0
             ),
         )
 
 
-def _accuracy_change(device: Device, baseline: Baseline | None) -> float | None:
-    """Estimated accuracy of the last windows minus that of the past (or of the held-out rows)."""
-    stream = device.streams.get("answers")
-    if stream is None or baseline is None or CONFIDENCE not in stream.layout.names:
+def _accuracy_change(device: Device, known: Estimator | None) -> float | None:
+    """Estimated accuracy of the last windows minus that of the past; None if not known.
+
+    A version that has no past yet is held against the held-out rows. A bundle without a calibration
+    is taken for one that is calibrated well enough to say so.
+    """
+    answers, inputs = (device.streams.get(group) for group in ("answers", "inputs"))
+    if answers is None or not answers.recent or CONFIDENCE not in answers.layout.names:
         return None
-    if not stream.recent:
+    now, past = _newest(answers), answers.past
+    if known is None:
+        i = answers.layout.names.index(CONFIDENCE)
+        return float(now.means[i] - past.counts.means[i]) if past else None
+    if inputs is None or not inputs.recent:
         return None
-    i = stream.layout.names.index(CONFIDENCE)
+    here = known(_seen(answers.layout, now, inputs.layout, _newest(inputs)))
+    if here is None:
+        return None
+    if past is None or inputs.past is None:
+        return here.accuracy - known.usual
+    before = known(_seen(answers.layout, past.counts, inputs.layout, inputs.past.counts))
+    return here.accuracy - before.accuracy if before else None
+
+
+def _newest(stream: Stream) -> Counts:
+    """The last windows as one."""
     now = stream.recent[-1][2]
     for _, _, unit in stream.recent[-2:-1]:
         now = now + unit
-    before = stream.past.counts if stream.past else baseline_counts(baseline, stream.layout)
-    return _expected(baseline, now, i) - _expected(baseline, before, i)
+    return now
 
 
-def _expected(baseline: Baseline, counts: Counts, i: int) -> float:
-    known = calibration(baseline)
-    if known is None:
-        return float(counts.means[i])  # of a model that is calibrated well enough to say so
-    found = estimate(known, counts.bins[i][: len(known.share)])
-    return found.accuracy if found else 0.0
+def _seen(layout: Layout, answers: Counts, of_inputs: Layout, inputs: Counts) -> Seen:
+    confidence, classes = (layout.names.index(name) for name in (CONFIDENCE, CLASSES))
+    sizes = [len(layout.edges[CONFIDENCE]) + 1, layout.width]
+    told = zip(of_inputs.names, inputs.means.tolist(), inputs.rows.tolist(), strict=True)
+    return Seen(
+        answers.bins[confidence][: sizes[0]],
+        answers.bins[classes],
+        {name: mean for name, mean, rows in told if rows and name in of_inputs.edges},
+    )

@@ -3,10 +3,11 @@
 import math
 
 import msgspec
+import numpy as np
 
+from edge_sdk.calibration import CLASSES as CLASSES_OF
+from edge_sdk.calibration import CONFIDENCE, Calibration
 from edge_sdk.messages import Comparison, Window
-from fleet_server.decay.accuracy import CLASSES as CLASSES_OF
-from fleet_server.decay.accuracy import CONFIDENCE, Calibration, estimate
 
 CLASSES = 64  # counted one by one; of a model with more, the rest fall together with the first ones
 
@@ -41,12 +42,14 @@ def measures(window: Window, known: Calibration | None = None) -> bytes:
     """A window's measures as they are stored; `known` is its bundle's calibration."""
     answers, confidence = (window.channels.get(name) for name in (CLASSES_OF, CONFIDENCE))
     board = window.hardware
-    expected = estimate(known, confidence) if known and confidence else None
+    expected = None
+    if known is not None and confidence is not None and confidence.rows:
+        expected = known.accuracy(np.array(confidence.counts, float))
     found = Measures(
         memory=window.rss_bytes or (board.rss_bytes if board else 0),
         temperature=board.temperature if board else None,
         classes=_folded(answers.counts) if answers else (),
-        estimated=expected.accuracy if expected else None,
+        estimated=expected,
     )
     if window.comparison and window.comparison.rows:
         found = _compared(found, window.comparison)

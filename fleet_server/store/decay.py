@@ -9,7 +9,7 @@ from sqlalchemy import ColumnElement, and_, delete, insert, or_, select, update
 from edge_sdk.formats import from_msgpack, to_msgpack
 from fleet_server.labels import Label
 from fleet_server.records import RollupRecord
-from fleet_server.rollups import Key, Slice, Span, Sums, together
+from fleet_server.rollups import Key, Slice, Span, Sums, Whereabouts, slice_of, together
 from fleet_server.store import tables
 from fleet_server.store.database import Database
 
@@ -30,6 +30,20 @@ class Decay(Database):
                 )
                 for row in c.execute(wanted):
                     found[row.id] = msgspec.json.decode(row.labels, type=dict[str, str])
+        return found
+
+    def whereabouts(self, devices: Iterable[str]) -> dict[str, Whereabouts]:
+        """Profile, site and labels of these devices."""
+        table, names = tables.devices, sorted(set(devices))
+        found: dict[str, Whereabouts] = {}
+        with self._read() as c:
+            for start in range(0, len(names), BATCH):
+                wanted = select(table.c.id, table.c.profile, table.c.labels).where(
+                    table.c.id.in_(names[start : start + BATCH])
+                )
+                for row in c.execute(wanted):
+                    labels = msgspec.json.decode(row.labels, type=dict[str, str])
+                    found[row.id] = Whereabouts(row.profile, slice_of("", labels))
         return found
 
     def roll_up(

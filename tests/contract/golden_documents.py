@@ -11,6 +11,7 @@ import numpy as np
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from edge_sdk import bundle, identity, messages
+from edge_sdk.calibration import Disturbed
 from edge_sdk.channels import InputSchema, Preprocessing
 from edge_sdk.formats import to_json, to_msgpack
 from edge_sdk.ops import Op
@@ -50,6 +51,7 @@ NOVEL_BASELINE = msgspec.structs.replace(
         spread=(1.0,),
         rest=1.0,
     ),
+    disturbed=(Disturbed(kind="noise", rows=8, right=6, looks=(0.75, 0.125, 0.5, 0.25)),),
 )
 MANIFEST = bundle.Manifest(
     name="pets",

@@ -2,6 +2,7 @@
 
 import math
 
+import msgspec
 import numpy as np
 import pytest
 from hypothesis import given
@@ -9,9 +10,10 @@ from hypothesis import strategies as st
 from scipy import stats
 from scipy.spatial.distance import jensenshannon
 
+from edge_sdk.calibration import Disturbed, looks
 from edge_sdk.sketch import make_baseline, numeric_channel, sketch
 from fleet_server.concept import DETECTORS, concept_drift, first_alarm
-from fleet_server.decay.accuracy import calibration, caveat, estimate
+from fleet_server.decay.accuracy import estimator, seen_of
 from fleet_server.decay.control import Tail, discoveries
 from fleet_server.decay.distances import (
     chi_squared,
@@ -84,40 +86,81 @@ def confidences(rng, rows, harder=0.0):
     return confidence, right.astype(float)
 
 
+def a_baseline(rng, rows, held, right):
+    columns = {"output.confidence": held, "output.class": rng.integers(0, 3, rows) * 1.0}
+    return make_baseline(columns, ("x", "y", "z"), right)
+
+
+def expected(baseline, confidence, classes, known=None):
+    channels = baseline.channels
+    seen = {
+        "output.confidence": sketch(channels["output.confidence"], confidence),
+        "output.class": sketch(channels["output.class"], classes * 1.0),
+    }
+    return (known or estimator(baseline))(seen_of(seen))
+
+
 def test_the_estimate_is_the_accuracy_of_an_overconfident_model_too_within_its_interval():
     rng = np.random.default_rng(3)
     held, right = confidences(rng, 5000)
-    baseline = make_baseline({"output.confidence": held}, (), right)
-    known = calibration(baseline)
+    baseline = a_baseline(rng, 5000, held, right)
     inside = []
     for harder in np.linspace(0, 0.3, 40):
         field, truth = confidences(rng, 600, harder)
-        found = estimate(known, sketch(baseline.channels["output.confidence"], field))
+        found = expected(baseline, field, rng.integers(0, 3, 600))
         inside.append(found.low <= truth.mean() <= found.high)
         assert found.accuracy == pytest.approx(truth.mean(), abs=0.08)
     assert np.mean(inside) > 0.85
 
 
 def test_a_bundle_without_a_calibration_gives_no_estimate():
-    assert calibration(make_baseline({"output.confidence": np.array([0.5, 0.9])}, ())) is None
+    assert estimator(make_baseline({"output.confidence": np.array([0.5, 0.9])}, ())) is None
 
 
 def test_the_estimate_is_not_believed_if_answers_went_to_other_classes_without_a_loss():
     rng = np.random.default_rng(4)
     held, right = confidences(rng, 3000)
-    columns = {"output.confidence": held, "output.class": rng.integers(0, 3, 3000) * 1.0}
-    baseline = make_baseline(columns, ("x", "y", "z"), right)
-    known = calibration(baseline)
+    baseline = a_baseline(rng, 3000, held, right)
 
     def note(classes, harder):
-        sure = sketch(baseline.channels["output.confidence"], confidences(rng, 600, harder)[0])
-        answers = sketch(baseline.channels["output.class"], classes * 1.0)
-        return caveat(baseline, estimate(known, sure), answers)
+        return expected(baseline, confidences(rng, 600, harder)[0], classes).note
 
     lopsided = np.minimum(rng.integers(0, 4, 600), 2)
     assert note(rng.integers(0, 3, 600), 0.0) == ""
     assert note(lopsided, 0.3) == ""  # as many answers changed as are estimated to be wrong
     assert "does not explain" in note(lopsided, 0.0)
+
+
+def test_a_model_that_stays_sure_where_it_is_wrong_is_seen_through_by_how_it_was_when_disturbed():
+    """It answers ever more rows with its first class, as sure as ever."""
+    rng = np.random.default_rng(6)
+    held, right = confidences(rng, 3000)
+    baseline = a_baseline(rng, 3000, held, right)
+
+    def rows(broken, size):
+        confidence, truth = confidences(rng, size)
+        gone = rng.random(size) < broken
+        classes = np.where(gone, 0, rng.integers(0, 3, size))
+        return confidence, classes, np.where(gone, rng.random(size) < 1 / 3, truth)
+
+    known = []
+    for number, broken in enumerate(np.linspace(0, 0.9, 30)):
+        confidence, classes, truth = rows(broken, 300)
+        counts = (
+            np.array(sketch(baseline.channels[name], column * 1.0).counts, float)
+            for name, column in (("output.confidence", confidence), ("output.class", classes))
+        )
+        look = looks(baseline.reference, *counts, {"input.x": number / 10})
+        known.append(Disturbed("gone", 300, int(truth.sum()), look))
+    tried = msgspec.structs.replace(baseline, disturbed=tuple(known))
+    plain, better = estimator(baseline), estimator(tried)
+    for broken in (0.3, 0.5, 0.8):
+        confidence, classes, truth = rows(broken, 2000)
+        found = expected(tried, confidence, classes, better)
+        assert found.accuracy == pytest.approx(truth.mean(), abs=0.05)
+        assert abs(expected(tried, confidence, classes, plain).accuracy - truth.mean()) > 0.08
+    odd = expected(tried, np.full(500, 0.21), np.full(500, 2), better)  # unlike all of them
+    assert "may be off" in odd.note or "another mix" in odd.note
 
 
 def a_label(i, right, confidence=None):
