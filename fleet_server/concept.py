@@ -9,7 +9,9 @@ import importlib
 from collections.abc import Sequence
 from typing import Any
 
-from fleet_server.labels import Label
+import msgspec
+
+from fleet_server.labels import Counted, Label, wilson
 
 DETECTORS = {
     "ADWIN": ("river.drift", "ADWIN"),
@@ -18,25 +20,68 @@ DETECTORS = {
 }
 NEEDS_RIVER = "concept drift in labels needs river: pip install 'edge-deployment-sdk[server,drift]'"
 FEWEST = 100  # labelled rows
+AGREE = 2  # detectors, so that none's false alarms count
+
+
+class Shift(msgspec.Struct, frozen=True):
+    """A version whose answers are wrong more often since some time.
+
+    Attributes:
+        since: when the row was answered at which a detector raised, Unix seconds: that of them
+            which tells before and after apart the most.
+        rows: labelled ones that were looked at.
+        before, after: share of wrong answers.
+        detectors: that raised.
+    """
+
+    version: str
+    since: float
+    rows: int
+    before: float
+    after: float
+    detectors: tuple[str, ...]
+
+
+def shifts(labels: Sequence[Label]) -> list[Shift]:
+    """What at least two detectors found, by version, if more than chance stands behind it.
+
+    Raises:
+        ModuleNotFoundError: river is not installed.
+    """
+    found = []
+    for version in sorted({label.version for label in labels}):
+        audit = audited(labels, version)
+        if len(audit) >= FEWEST and (shift := _shift(version, audit)) is not None:
+            found.append(shift)
+    return found
 
 
 def concept_drift(labels: Sequence[Label]) -> tuple[str, ...]:
-    """What each detector found, in words; empty if there are too few labels.
+    """What was found, in words; empty if there are too few labels.
 
     Without the extra there is one sentence that says so.
     """
-    words: list[str] = []
-    versions = sorted({label.version for label in labels})
-    for version in versions:
-        audit = [x for x in labels if x.version == version and x.audit and x.predicted]
-        if len(audit) < FEWEST:
-            continue
-        try:
-            words += [w for name in DETECTORS if (w := _said(name, version, audit))]
-        except ModuleNotFoundError:
-            return (NEEDS_RIVER,)
-        words = words or [f"version {version}: no concept drift in {len(audit)} labelled rows"]
-    return tuple(words)
+    counts = {version: len(audited(labels, version)) for version in {x.version for x in labels}}
+    enough = {version: n for version, n in sorted(counts.items()) if n >= FEWEST}
+    if not enough:
+        return ()
+    try:
+        found = shifts(labels)
+    except ModuleNotFoundError:
+        return (NEEDS_RIVER,)
+    words = [
+        f"version {s.version}: {' and '.join(s.detectors)} found more wrong answers "
+        f"({100 * s.before:.0f} % before, {100 * s.after:.0f} % since) in {s.rows} labelled rows"
+        for s in found
+    ]
+    return tuple(words) or tuple(
+        f"version {version}: no concept drift in {n} labelled rows" for version, n in enough.items()
+    )
+
+
+def audited(labels: Sequence[Label], version: str) -> list[Label]:
+    """The labels of a version that were drawn at random and whose answer is known."""
+    return [x for x in labels if x.version == version and x.audit and x.predicted]
 
 
 def detector(name: str) -> Any:  # noqa: ANN401 - river is untyped here and optional
@@ -55,17 +100,26 @@ def first_alarm(name: str, errors: Sequence[int]) -> int | None:
     return None
 
 
-def _said(name: str, version: str, audit: Sequence[Label]) -> str:
+def _shift(version: str, audit: Sequence[Label]) -> Shift | None:
     errors = [int(x.label != x.predicted) for x in audit]
-    at = first_alarm(name, errors)
-    if at is None:
-        return ""
+    raised = {n: at for n in DETECTORS if (at := first_alarm(n, errors)) is not None}
+    if len(raised) < AGREE:
+        return None
+    at = max(raised.values(), key=lambda at: _apart(errors[:at], errors[at:]))
     before, after = errors[:at], errors[at:]
-    rates = (sum(part) / max(len(part), 1) for part in (before, after))
-    old, new = rates
-    if new <= old:
-        return ""  # it got better
-    return (
-        f"version {version}: {name} found more wrong answers from labelled row {at} of "
-        f"{len(errors)} on ({100 * old:.0f} % before, {100 * new:.0f} % since)"
+    if not before or _apart(before, after) <= 0:
+        return None
+    return Shift(
+        version=version,
+        since=audit[at].taken_at,
+        rows=len(errors),
+        before=sum(before) / len(before),
+        after=sum(after) / len(after),
+        detectors=tuple(raised),
     )
+
+
+def _apart(before: Sequence[int], after: Sequence[int]) -> float:
+    """By how much the 95 % intervals of two shares of errors miss each other; else below 0."""
+    then, now = (wilson(Counted(sum(part), len(part))) for part in (before, after))
+    return now[0] - then[1]

@@ -13,12 +13,14 @@ import msgspec
 from edge_sdk.errors import FormatError
 from fleet_server import alert_life as life
 from fleet_server.decay import DAY, Finding, Kind, Place, State, Taken, Watch, findings
+from fleet_server.decay.causes import FROM_LABELS
 from fleet_server.decay.keeping import pack, unpack
 from fleet_server.decay.layout import Group
 from fleet_server.fleet import alert_record, alert_row
 from fleet_server.records import BundleRecord, DeviceRecord
 from fleet_server.samples import KEPT_SECONDS
 from fleet_server.store import Store
+from fleet_server.truth import told_by_labels
 from fleet_server.views import AlertRow
 
 log = logging.getLogger("fleet_server.drift")
@@ -28,6 +30,8 @@ KINDS = get_args(Kind)
 SAVE_SECONDS = 3600.0
 JUDGED_A_SECOND = 1000  # devices; more would keep the ingest from writing
 MOST_AT_ONCE = 1000  # windows a look: whoever catches up after an outage may not stop the ingest
+LABEL_SECONDS = 60.0  # between looks at labels
+LABELS_FOR = 90 * DAY  # how far back they are looked at
 
 
 class DriftAlerts:
@@ -44,6 +48,9 @@ class DriftAlerts:
         self._states: dict[str, list[State]] = {}
         self._missing: dict[str, int] = {}
         self._unjudged, self._judge_at = False, 0.0
+        self._told_by_labels: dict[str, list[Finding]] = {}
+        self._labelled: dict[str, float] = {}
+        self._labels_due = 0.0
         self._saved_at: float | None = None
         self._read_to = store.read_to()
         for model, device, body in store.pasts():
@@ -73,10 +80,13 @@ class DriftAlerts:
         A large fleet is judged less often than it is looked at: it takes as long as it is large.
         """
         self._unjudged |= self._take_in({b.digest: b for b in bundles})
+        self._unjudged |= self._hear_labels(bundles, now)
         if not self._unjudged or now < self._judge_at:
             return False
         fleet, changed = list(devices), False
         self._unjudged, self._judge_at = False, now + len(fleet) / JUDGED_A_SECOND
+        for model in self._told_by_labels.keys() - self._watches.keys():
+            changed |= self._settle(model, self._told_by_labels[model], now)
         for model, watch in self._watches.items():
             places = [
                 Place(d.id, d.labels.get("site", ""), d.profile)
@@ -84,7 +94,8 @@ class DriftAlerts:
                 if d.running_model == model
             ]
             self._states[model] = watch.states(places)
-            changed |= self._settle(model, findings(self._states[model]), now)
+            found = [*findings(self._states[model]), *self._told_by_labels.get(model, ())]
+            changed |= self._settle(model, found, now)
         self._save(now)
         return changed
 
@@ -129,6 +140,21 @@ class DriftAlerts:
                 self._watch(window.model).add(taken)
         return self._read_to > before
 
+    def _hear_labels(self, bundles: Sequence[BundleRecord], now: float) -> bool:
+        """Look at the labels of models that got some; whether there were any."""
+        if now < self._labels_due:
+            return False
+        self._labels_due = now + LABEL_SECONDS
+        newest = self._store.labelled_at()
+        fresh = [model for model, at in newest.items() if self._labelled.get(model) != at]
+        for model in fresh:
+            labels = self._store.labels(model, now - LABELS_FOR)
+            places = self._store.whereabouts({label.device for label in labels})
+            baselines = {b.version: b.baseline for b in bundles if b.model == model}
+            self._told_by_labels[model] = told_by_labels(labels, places, baselines)
+        self._labelled = newest
+        return bool(fresh)
+
     def _save(self, now: float) -> None:
         if self._saved_at is not None and now - self._saved_at < SAVE_SECONDS:
             return
@@ -156,7 +182,7 @@ class DriftAlerts:
             changed |= self._keep(model, finding, alert, now)
         for alert in known:
             self._missing[alert.id] = self._missing.get(alert.id, 0) + 1
-            if self._missing[alert.id] >= life.GONE_AFTER:
+            if alert.kind in FROM_LABELS or self._missing[alert.id] >= life.GONE_AFTER:
                 del self._missing[alert.id]
                 self._store.save_alert(alert_record(life.closed(alert), now))
                 self._store.add_event(now, "decay", "alert closed", f"{alert.id}: {alert.title}")

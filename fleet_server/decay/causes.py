@@ -211,7 +211,7 @@ def _finding(
     typical = _typical(moved)
     loss = _loss(kind, moved, typical, rest)
     cause = _cause(kind, scope, moved, rest)
-    severity = _severity(kind, loss)
+    severity = severity_of(kind, loss)
     return Finding(
         kind=kind,
         cause=cause,
@@ -301,7 +301,8 @@ def _loss(
     return max(0.0, (float(np.median(there)) if there else 0.0) - float(np.median(here)))
 
 
-def _severity(kind: Kind, loss: float | None) -> Severity:
+def severity_of(kind: Kind, loss: float | None) -> Severity:
+    """How much a person should care: by consequence, never by the size of the movement."""
     if loss is not None and loss >= LOSS_CRITICAL:
         return "critical"
     if (loss is not None and loss >= LOSS_WARNING) or kind in ("schema skew", "hardware drift"):

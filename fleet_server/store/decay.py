@@ -4,7 +4,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import msgspec
-from sqlalchemy import ColumnElement, and_, delete, insert, or_, select, update
+from sqlalchemy import ColumnElement, and_, delete, func, insert, or_, select, update
 
 from edge_sdk.formats import from_msgpack, to_msgpack
 from fleet_server.labels import Label
@@ -163,6 +163,13 @@ class Decay(Database):
                     c.execute(insert(table).values(values))
                     fresh += 1
         return fresh
+
+    def labelled_at(self) -> dict[str, float]:
+        """By model, when the newest of its labels came."""
+        table = tables.labels
+        wanted = select(table.c.model, func.max(table.c.received_at)).group_by(table.c.model)
+        with self._read() as c:
+            return {row[0]: row[1] for row in c.execute(wanted)}
 
     def labels(self, model: str, since: float = 0.0) -> list[Label]:
         """The labels of a model's rows taken at `since` or later, in the order they were taken."""
