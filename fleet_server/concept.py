@@ -10,6 +10,8 @@ from collections.abc import Sequence
 from typing import Any
 
 import msgspec
+import numpy as np
+from numpy.typing import NDArray
 
 from fleet_server.labels import Counted, Label, wilson
 
@@ -27,8 +29,7 @@ class Shift(msgspec.Struct, frozen=True):
     """A version whose answers are wrong more often since some time.
 
     Attributes:
-        since: when the row was answered at which a detector raised, Unix seconds: that of them
-            which tells before and after apart the most.
+        since: when the first row was answered of those that are likeliest to be another rate.
         rows: labelled ones that were looked at.
         before, after: share of wrong answers.
         detectors: that raised.
@@ -105,9 +106,9 @@ def _shift(version: str, audit: Sequence[Label]) -> Shift | None:
     raised = {n: at for n in DETECTORS if (at := first_alarm(n, errors)) is not None}
     if len(raised) < AGREE:
         return None
-    at = max(raised.values(), key=lambda at: _apart(errors[:at], errors[at:]))
+    at = likeliest_split(errors)
     before, after = errors[:at], errors[at:]
-    if not before or _apart(before, after) <= 0:
+    if _apart(before, after) <= 0:
         return None
     return Shift(
         version=version,
@@ -117,6 +118,22 @@ def _shift(version: str, audit: Sequence[Label]) -> Shift | None:
         after=sum(after) / len(after),
         detectors=tuple(raised),
     )
+
+
+def likeliest_split(errors: Sequence[int]) -> int:
+    """From which error on another rate is the likeliest (Hinkley & Hinkley, Biometrika 57, 1970).
+
+    >>> likeliest_split([0, 1, 0, 0, 0, 0, 1, 1, 0, 1, 1, 1])
+    6
+    """
+    wrong, n = np.cumsum(errors)[:-1], np.arange(1, len(errors))
+    since, rest = sum(errors) - wrong, len(errors) - n
+    return int((_likelihood(wrong, n) + _likelihood(since, rest)).argmax()) + 1
+
+
+def _likelihood(wrong: NDArray[np.int_], rows: NDArray[np.int_]) -> NDArray[np.float64]:
+    rate = np.clip(wrong / rows, 1e-12, 1 - 1e-12)
+    return np.asarray(wrong * np.log(rate) + (rows - wrong) * np.log(1 - rate))
 
 
 def _apart(before: Sequence[int], after: Sequence[int]) -> float:
