@@ -16,10 +16,11 @@ from random import Random
 import msgspec
 import numpy as np
 
+from device_agent.diverse import far_apart
 from device_agent.inference import Answered
 from device_agent.runtime import Model
 from device_agent.transforms import parse
-from edge_sdk.channels import Array, answer_channels, watched_inputs
+from edge_sdk.channels import Array, answer_channels, input_channels, watched_inputs
 from edge_sdk.errors import FormatError, InvalidInputError
 from edge_sdk.files import write_atomic
 from edge_sdk.formats import from_json, to_json
@@ -29,6 +30,7 @@ from edge_sdk.sketch import Floats
 from edge_sdk.subspace import NOVELTY
 
 PER_WINDOW = 16  # samples of one window; a burst of odd rows is one finding
+POOL = 256  # rows of one window, drawn at random, that clusters are looked for in
 MAX_DATA = MAX_MESSAGE // 2  # bytes of a row that may travel
 DAY = 86_400.0
 
@@ -154,7 +156,7 @@ class Sampler:
             if not 0 <= now - self._kept.day < DAY:
                 self._save(day=now, sent_today=0)
             room = min(wish.quota - self._kept.sent, self._consent.per_day - self._kept.sent_today)
-            chosen = heapq.nlargest(max(0, room), picks)
+            chosen = _best(picks, min(max(0, room), PER_WINDOW), wish.policy)
             self._save(
                 sent=self._kept.sent + len(chosen),
                 sent_today=self._kept.sent_today + len(chosen),
@@ -165,7 +167,7 @@ class Sampler:
 
     def _pick(self, score: float, row: _Row) -> None:
         pick = _Pick(score, self._chance.random(), row)
-        if len(self._picks) < PER_WINDOW:
+        if len(self._picks) < (POOL if self.wants("cluster") else PER_WINDOW):
             heapq.heappush(self._picks, pick)
         elif pick > self._picks[0]:
             heapq.heapreplace(self._picks, pick)
@@ -241,6 +243,23 @@ class Sampler:
     def _save(self, **changes: object) -> None:
         self._kept = msgspec.structs.replace(self._kept, **changes)
         write_atomic(self._path, to_json(self._kept), mode=0o600)
+
+
+def _best(picks: list[_Pick], count: int, policy: Policy) -> list[_Pick]:
+    """The most wanted ones; of clusters those that are farthest apart by what is watched."""
+    if policy != "cluster" or not count:
+        return heapq.nlargest(count, picks)
+    model = picks[0].row.model
+    same = [pick for pick in picks if pick.row.model is model]
+    known = model.baseline.channels
+    columns = input_channels(model.manifest.input, np.stack([pick.row.row for pick in same]))
+    scaled = [(columns[n] - known[n].mean) / known[n].sd for n in columns if known[n].sd > 0]
+    points = np.nan_to_num(np.stack(scaled, axis=1)) if scaled else np.zeros((len(same), 1))
+    taken, apart = far_apart(points, count)
+    return [
+        _Pick(score, same[at].tie, same[at].row)
+        for at, score in zip(taken.tolist(), apart.tolist(), strict=True)
+    ]
 
 
 def _wanted(policy: Policy, answers: Floats, channels: dict[str, Floats]) -> Floats:

@@ -172,7 +172,8 @@ Policy = Literal[
     "margin",  # the two best classes are close
     "entropy",  # the answer is spread over the classes
     "novelty",  # the row is far from the training baseline
-    "disagreement",  # primary and shadow gave different classes
+    "cluster",  # the rows of a window that are most unlike each other
+    "disagreement",  # primary and shadow gave different classes: a query by committee of the two
 ]
 
 

@@ -137,6 +137,37 @@ def together(parts: Sequence[Sums]) -> Sums:
     )
 
 
+def less(whole: Sums, part: Sums) -> Sums:
+    """What is left of a sum without a part of it.
+
+    The smallest and largest values of channels stay: whose they were is not known.
+    """
+    return Sums(
+        windows=whole.windows - part.windows,
+        seconds=whole.seconds - part.seconds,
+        rows=whole.rows - part.rows,
+        errors=whole.errors - part.errors,
+        dropped=whole.dropped - part.dropped,
+        skew={k: n for k, v in whole.skew.items() if (n := v - part.skew.get(k, 0)) > 0},
+        channels={
+            name: _less(channel, part.channels[name]) if name in part.channels else channel
+            for name, channel in whole.channels.items()
+        },
+    )
+
+
+def _less(whole: Sketch, part: Sketch) -> Sketch:
+    return Sketch(
+        [max(a - b, 0) for a, b in zip(whole.counts, part.counts, strict=True)],
+        rows=max(whole.rows - part.rows, 0),
+        missing=max(whole.missing - part.missing, 0),
+        total=whole.total - part.total,
+        squares=max(whole.squares - part.squares, 0.0),
+        low=whole.low,
+        high=whole.high,
+    )
+
+
 def added(sketches: Sequence[Sketch]) -> Sketch:
     """Many sketches on the same edges as one, in one vectorised step.
 

@@ -3,12 +3,17 @@
 from collections.abc import Sequence
 
 import msgspec
+import numpy as np
 
+from edge_sdk.errors import InvalidInputError
 from edge_sdk.messages import Sample
+from fleet_server.drift_views import ChannelRow
 from fleet_server.records import BundleRecord, SampleRecord
 
 MAX_DATA = 512 * 1024
 KEPT_SECONDS = 30 * 86400.0
+REGION_DISTANCE = 0.1  # Jensen-Shannon, from which an input moved
+FARTHEST = 1e300  # an outer bin has no end
 DTYPES = {"uint8": 1, "int8": 1, "uint16": 2, "int16": 2, "int32": 4, "float32": 4, "float64": 8}
 
 
@@ -25,6 +30,27 @@ def why_not_sample(sample: Sample, bundle: BundleRecord | None, asked: int) -> s
     if not 0 < len(sample.id) <= 128 or len(sample.subject) > 128:
         return "its name is empty or too long"
     return _why_not_data(sample)
+
+
+def region_of(channels: Sequence[ChannelRow]) -> dict[str, tuple[float, float]]:
+    """Where rows lie now that did not before: of the input that moved most, its fuller bins.
+
+    Raises:
+        InvalidInputError: no input moved.
+    """
+    inputs = [c for c in channels if c.name.startswith("input.") and c.edges]
+    most = max(inputs, key=lambda c: c.jensen_shannon, default=None)
+    if most is None or most.jensen_shannon < REGION_DISTANCE:
+        raise InvalidInputError("no input moved in this time: ask for rows without --moved")
+    gained = np.array(most.now) - np.array(most.before)
+    best = int(gained.argmax())
+    first = last = best
+    while first > 0 and gained[first - 1] > 0:
+        first -= 1
+    while last < len(gained) - 1 and gained[last + 1] > 0:
+        last += 1
+    ends = (-FARTHEST, *most.edges, FARTHEST)
+    return {most.name: (ends[first], ends[last + 1])}
 
 
 def _why_not_data(sample: Sample) -> str | None:

@@ -15,8 +15,10 @@ from fleet_server.cli.table import moment, table
 from fleet_server.client import Client
 from fleet_server.drift_views import AccuracyRow, DriftReport
 from fleet_server.labels import MAX_LABELS, Label
+from fleet_server.samples import region_of
 
 TOP = 8  # channels shown
+MOVED_HOURS = 24.0
 
 
 @click.group()
@@ -73,6 +75,22 @@ def rebaseline(client: Client, alert_id: str, *, as_json: bool) -> None:
     show(row, words, as_json=as_json)
 
 
+def _regions(
+    _ctx: click.Context, _option: click.Parameter, given: tuple[str, ...]
+) -> dict[str, tuple[float, float]]:
+    found = {}
+    for text in given:
+        name, _, ends = text.partition("=")
+        try:
+            low, high = map(float, ends.split(":"))
+        except ValueError as error:
+            raise click.BadParameter(f"{text!r} is not CHANNEL=LOW:HIGH") from error
+        if not name or not low <= high:
+            raise click.BadParameter(f"{text!r} is not CHANNEL=LOW:HIGH, the lower end first")
+        found[name] = (low, high)
+    return found
+
+
 @click.group()
 def label() -> None:
     """The truth about rows that devices answered."""
@@ -106,13 +124,19 @@ def add(client: Client, file: Path, *, picked: bool, as_json: bool) -> None:
     type=click.Choice(get_args(Policy)),
     default="margin",
     show_default=True,
-    help="Which rows: unsure ones, unlike the training data, or any.",
+    help="Which rows: unsure ones (margin, entropy), unlike the training data (novelty) or each "
+    "other (cluster), those on which a shadow disagrees (a committee of two), or any.",
 )
 @click.option("--quota", type=int, default=20, show_default=True, help="Rows of each device.")
 @click.option("--days", type=float, default=7.0, show_default=True, help="For how long.")
 @click.option("--site", default="", help="Only of devices there.")
 @click.option("--version", default="", help="Only rows that this version answered.")
 @click.option("--class", "classes", multiple=True, help="Only rows answered so; may be repeated.")
+@click.option(
+    "--between", multiple=True, metavar="CHANNEL=LOW:HIGH", callback=_regions,
+    help="Only rows in this region of a channel, input.brightness=0.1:0.3; may be repeated.",
+)  # fmt: skip
+@click.option("--moved", is_flag=True, help="Only rows from where the inputs moved to.")
 @asks
 def ask_samples(  # noqa: PLR0913 - one argument an option
     client: Client,
@@ -123,17 +147,22 @@ def ask_samples(  # noqa: PLR0913 - one argument an option
     site: str,
     version: str,
     classes: tuple[str, ...],
+    between: dict[str, tuple[float, float]],
     *,
+    moved: bool,
     as_json: bool,
 ) -> None:
     """Ask the devices that run MODEL for rows to label; see 'edge label list' and the page."""
+    if moved:
+        between |= region_of(client.drift(model, MOVED_HOURS).channels)
     wish = AskSamples(
-        policy=policy, quota=quota, days=days, site=site, version=version, classes=classes
-    )
+        policy=policy, quota=quota, days=days, site=site, version=version, classes=classes,
+        between=between,
+    )  # fmt: skip
     devices = client.ask_samples(model, wish)
-    show(
-        {"devices": devices}, f"{devices} devices were asked for {quota} rows each", as_json=as_json
-    )
+    where = "".join(f", {name} from {a:.4g} to {b:.4g}" for name, (a, b) in between.items())
+    words = f"{devices} devices were asked for {quota} rows each{where}"
+    show({"devices": devices, "between": between}, words, as_json=as_json)
 
 
 @label.command(name="list")

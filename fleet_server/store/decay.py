@@ -56,14 +56,14 @@ class Decay(Database):
             for start in range(0, len(keys), BATCH):
                 rows = c.execute(
                     select(*_KEY, table.c.body).where(
-                        or_(*(_is(key) for key in keys[start : start + BATCH]))
+                        or_(*(is_key(key) for key in keys[start : start + BATCH]))
                     )
                 )
                 known.update({_key(row): _sums(row.body) for row in rows})
             for key, part in parts.items():
                 if key in known:
                     body = to_msgpack(together([known[key], part]))
-                    c.execute(update(table).where(_is(key)).values(body=body))
+                    c.execute(update(table).where(is_key(key)).values(body=body))
                 else:
                     model, version, profile = bundles[key.slice.digest]
                     c.execute(
@@ -190,7 +190,8 @@ class Decay(Database):
 _KEY = [tables.rollups.c[name] for name in ("span", "start", "digest", "site", "labels")]
 
 
-def _is(key: Key) -> ColumnElement[bool]:
+def is_key(key: Key) -> ColumnElement[bool]:
+    """The row of a roll-up."""
     values = (key.span, key.start, key.slice.digest, key.slice.site, key.slice.labels)
     return and_(*(column == value for column, value in zip(_KEY, values, strict=True)))
 

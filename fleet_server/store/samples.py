@@ -3,10 +3,9 @@
 from collections.abc import Iterable, Mapping, Sequence
 
 import msgspec
-from sqlalchemy import RowMapping, and_, delete, exists, func, select, update
+from sqlalchemy import and_, delete, exists, func, select, update
 
 from fleet_server.records import SampleRecord
-from fleet_server.rollups import Slice, slice_of
 from fleet_server.store import tables
 from fleet_server.store.database import Database
 
@@ -100,42 +99,3 @@ class Samples(Database):
         table = tables.samples
         with self._write() as c:
             return c.execute(delete(table).where(table.c.received_at < before)).rowcount
-
-    def forget_device(self, device: str) -> dict[str, int]:
-        """Erase what came from a device: how many rows of each table there were.
-
-        Its record stays, so that it can't come back under the same name unnoticed. Sums of hours
-        and days hold no single row; they go where this device's site and labels are its alone.
-        """
-        erased: dict[str, int] = {}
-        with self._write() as c:
-            alone = _slice_of_its_own(device, c.execute(select(tables.devices)).mappings().all())
-            if alone is not None:
-                table = tables.rollups
-                here = and_(table.c.site == alone.site, table.c.labels == alone.labels)
-                erased["rollups"] = c.execute(delete(table).where(here)).rowcount
-            for table in (
-                tables.samples,
-                tables.labels,
-                tables.windows,
-                tables.events,
-                tables.poison,
-                tables.pasts,
-                tables.commands,
-                tables.runs,
-                tables.standings,
-                tables.transitions,
-            ):
-                erased[table.name] = c.execute(
-                    delete(table).where(table.c.device == device)
-                ).rowcount
-        return erased
-
-
-def _slice_of_its_own(device: str, rows: Sequence[RowMapping]) -> Slice | None:
-    slices = {
-        row["id"]: slice_of("", msgspec.json.decode(row["labels"], type=dict[str, str]))
-        for row in rows
-    }
-    mine = slices.get(device)
-    return mine if mine and list(slices.values()).count(mine) == 1 else None

@@ -53,6 +53,19 @@ def test_the_rows_that_a_policy_wants_most_are_taken(sampler, policy):
     assert one.take(60, 0.0) == []
 
 
+def test_rows_that_are_asked_for_by_cluster_stand_for_each_cluster(sampler):
+    """Of 200 rows nearly all alike, the few that are not are among the five taken."""
+    one, x = sampler(policy="cluster"), rows(200)
+    x[:] = x[0]
+    x[17], x[120], x[160] = 0.0, 16.0, 8.0
+    one.see(answered(x[:100]))
+    one.see(answered(x[100:]))
+    taken = [np.frombuffer(one.data, one.dtype) for one in one.take(200, 0.0)]
+    for odd in (17, 120, 160):
+        assert any((row == x[odd].reshape(-1)).all() for row in taken), odd
+    assert len(taken) == 4  # the fifth would be one of them again
+
+
 def test_a_random_audit_takes_any_row_alike(tmp_path):
     seen = np.zeros(10)
     for seed in range(60):

@@ -9,11 +9,14 @@ from starlette.testclient import TestClient
 
 from edge_sdk.errors import InvalidInputError
 from edge_sdk.messages import Sample, open_command
+from fleet_server.alert_life import opened
 from fleet_server.api_types import AskSamples
 from fleet_server.dataset import Lineage, make_dataset
+from fleet_server.fleet import alert_record, alert_row
 from fleet_server.sample_views import png, sample_rows
 from tests.server_side import NOW, Clock, backend
-from tests.unit.test_decay_rollups import arrived, put
+from tests.unit.test_decay_alerts import a_finding
+from tests.unit.test_decay_rollups import a_label, arrived, put
 
 
 @pytest.fixture
@@ -149,16 +152,44 @@ def test_without_a_labelled_row_there_is_no_dataset(back, asked):
         make_dataset(back.store, "digits", NOW)
 
 
+def sums_of(back):
+    return {
+        (span, r.start): r.sums
+        for span in ("hour", "day")
+        for r in back.store.rollups("digits", span, 0.0)
+    }
+
+
 def test_what_came_from_a_forgotten_device_is_nowhere_and_the_others_stay(back, asked, http):
     other = back.device("pi-2")
-    put(back, arrived(asked, back.window(rows=5)), arrived(other, back.window(rows=7)))
-    with back.store._write() as c:
-        c.exec_driver_sql("""UPDATE devices SET labels = '{"site":"south"}' WHERE id = 'pi-2'""")
+    put(back, arrived(other, back.window(rows=7, skew={"range": 2})))
+    alone = sums_of(back)
+    put(back, arrived(asked, back.window(rows=5, seed=9, skew={"range": 1})))
+    spreading = a_finding("site=north", ("pi-1", "pi-2"))
+    own = a_finding("device=pi-1", ("pi-1",))
+    for number, found in enumerate((spreading, own)):
+        row = opened("digits", found, NOW + number)
+        back.store.save_alert(alert_record(row, NOW))
+        back.store.add_event(NOW, "decay", "alert opened", f"{row.id}: {found.title} at pi-1")
+    back.store.add_event(NOW, "decay", "alert opened", "a1: about pi-10")
+    back.store.add_labels([a_label(device="pi-1"), a_label(device="pi-2")], NOW)
+
     erased = http.post("/api/v1/devices/pi-1/forget").json()["rows"]
-    assert (erased["samples"], erased["windows"], erased["commands"]) == (2, 1, 1)
-    assert erased["rollups"] >= 1
+    expected = {"samples": 2, "windows": 1, "commands": 1, "rollups": 2, "alerts": 2, "labels": 1}
+    assert {name: erased[name] for name in expected} == expected
     assert back.store.samples("digits") == []
     assert [w.device for w in back.store.windows("digits", 0)] == ["pi-2"]
+    left = sums_of(back)
+    for key, whole in alone.items():
+        assert (left[key].rows, left[key].windows, left[key].skew) == (7, 1, {"range": 2})
+        for name, channel in whole.channels.items():
+            assert left[key].channels[name].counts == channel.counts
+            assert left[key].channels[name].total == pytest.approx(channel.total)
+    [alert] = map(alert_row, back.store.alerts())
+    assert alert.device_ids == ("pi-2",)
+    told = [e.detail for e in back.store.events(1000) if e.name == "alert opened"]
+    assert told == ["a1: about pi-10"]
+    assert [x.device for x in back.store.labels("digits")] == ["pi-2"]
     assert http.post("/api/v1/devices/nobody/forget").status_code == 404
 
 
