@@ -49,7 +49,7 @@ COMMANDS = {
     "inspect": ("edge_sdk.cli.bundles:inspect", "", "What a bundle holds."),
     "keys": ("edge_sdk.cli.keys:keys", "", "Keys that sign bundles."),
     "label": ("fleet_server.cli.weak:label", "server", "The truth about answered rows."),
-    "model": ("fleet_server.cli.models:model", "server", "Models and versions of a fleet."),
+    "model": ("fleet_server.cli.mlflow:model", "server", "Models and versions of a fleet."),
     "profile": ("edge_sdk.cli.profiles:profile", "", "Hardware profiles."),
     "publish": ("fleet_server.cli.fleet:publish", "server", "Hand a bundle to the fleet server."),
     "retrain": (

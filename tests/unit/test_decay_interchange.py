@@ -8,15 +8,18 @@ import numpy as np
 import pytest
 from click.testing import CliRunner
 
+from edge_sdk.cli import edge
 from edge_sdk.errors import EdgeError, FormatError, InvalidInputError
 from edge_sdk.sketch import make_baseline, sketch
 from fleet_server import tfdv
 from fleet_server.cli.retrain import champions_of, split
 from fleet_server.cli.weak import load, vote
-from fleet_server.drift_views import SumsRow
+from fleet_server.drift_views import AccuracyRow, ChannelRow, DriftReport, SplitRow, SumsRow
 from fleet_server.expectations import Expectation, Suite, judge, read_suite
+from fleet_server.mlflow_registry import aliases_now, entries, sync
 from fleet_server.rollups import Sums
-from fleet_server.views import VersionRow
+from fleet_server.samples import region_of
+from fleet_server.views import AliasRow, VersionRow
 from fleet_server.warehouse import write_parquet
 from fleet_server.weak import label_model, spread
 
@@ -209,3 +212,74 @@ def test_the_commands_say_what_they_take():
         words = CliRunner().invoke(group, ["--help"]).output
         assert all(name in words for name in names)
     assert math.isfinite(VALUES.mean())
+
+
+def a_bundle(version, at, **changes):
+    row = VersionRow(
+        model="digits", version=version, profile="pi", digest=f"d{version}", length=1,
+        recipe="int8", accuracy=0.95, drop=0.0, published_at=at, signed_by="", devices=3,
+    )  # fmt: skip
+    return msgspec.structs.replace(row, **changes)
+
+
+def a_report(*splits, alerts=()):
+    return DriftReport(
+        model="digits", since=0.0, until=1.0, reference="", alerts=alerts, trend=(), channels=(),
+        splits=splits, devices=(), changes=(),
+    )  # fmt: skip
+
+
+@pytest.mark.filterwarnings("ignore::sqlalchemy.exc.SADeprecationWarning")  # MLflow's own
+def test_mlflows_registry_has_our_versions_aliases_and_how_they_fare_and_follows_them(tmp_path):
+    from mlflow import MlflowClient
+
+    uri = f"sqlite:///{tmp_path}/mlflow.db"
+    accuracy = AccuracyRow(estimated=0.91, low=0.9, high=0.92, labelled=10, right=9)
+    split = SplitRow(by="version", value="2", rows=5, accuracy=accuracy)
+    bundles = [
+        a_bundle("2", 2.0),
+        a_bundle("1", 1.0),
+        a_bundle("1", 1.5, profile="mcu", digest="e"),
+    ]
+
+    def at(alias, version):
+        return AliasRow(model="digits", alias=alias, version=version, by="ann", reason="", at=1.0)
+
+    first = entries("digits", bundles, a_report(), "http://fleet")
+    assert [one.version for one in first] == ["1", "2"]
+    sync(uri, "digits", first, aliases_now([at("champion", "1"), at("old", "1")]))
+    again = entries("digits", [a_bundle("3", 3.0), *bundles], a_report(split), "http://fleet")
+    history = [at("champion", "1"), at("old", "1"), at("old", ""), at("champion", "3")]
+    numbers = sync(uri, "digits", again, aliases_now(history))
+    assert numbers == {"1": "1", "2": "2", "3": "3"}
+
+    client = MlflowClient(tracking_uri=uri, registry_uri=uri)
+    aliases = client.get_registered_model("digits").aliases
+    assert {name: str(of) for name, of in aliases.items()} == {"champion": "3"}
+    tags = client.get_model_version("digits", "2").tags
+    assert tags["edge.estimated_accuracy"] == "0.9100"
+    assert tags["edge.labelled_accuracy"] == "0.9000"
+    both = client.get_model_version("digits", "1").tags
+    assert (both["edge.digest.pi"], both["edge.digest.mcu"], both["edge.devices"]) == (
+        "d1",
+        "e",
+        "6",
+    )
+    with pytest.raises(EdgeError, match="does not take digits"):
+        sync(f"sqlite:////nowhere/{tmp_path.name}.db", "digits", again, {})
+
+
+def test_the_region_that_is_asked_for_is_where_rows_lie_now_and_did_not_before():
+    row = ChannelRow(
+        name="input.heat", jensen_shannon=0.5, hellinger=0.5, psi=1.0, cramers_v=0.5, ks=None,
+        wasserstein=None, shift=1.0, mean_before=0.0, mean=1.0, missing_before=0.0, missing=0.0,
+        edges=(1.0, 2.0, 3.0), categories=(), before=(0.4, 0.4, 0.1, 0.1), now=(0.1, 0.2, 0.3, 0.4),
+    )  # fmt: skip
+    low, high = region_of([row])["input.heat"]
+    assert (low, high) == (2.0, 1e300)
+    calm = msgspec.structs.replace(row, jensen_shannon=0.05)
+    with pytest.raises(InvalidInputError, match="no input moved"):
+        region_of([calm])
+    said = CliRunner().invoke(edge, ["label", "ask", "digits", "--between", "input.heat=3:1"])
+    assert said.exit_code == 2
+    assert "CHANNEL=LOW:HIGH" in said.output
