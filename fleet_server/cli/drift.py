@@ -15,7 +15,7 @@ from fleet_server.cli.table import moment, table
 from fleet_server.client import Client
 from fleet_server.drift_views import AccuracyRow, DriftReport
 from fleet_server.labels import MAX_LABELS, Label
-from fleet_server.samples import region_of
+from fleet_server.samples import FARTHEST, region_of
 
 TOP = 8  # channels shown
 MOVED_HOURS = 24.0
@@ -73,6 +73,12 @@ def rebaseline(client: Client, alert_id: str, *, as_json: bool) -> None:
     row = client.rebaseline(alert_id)
     words = f"{row.id} is {row.state}: {row.devices} devices start a new past"
     show(row, words, as_json=as_json)
+
+
+def _ends(low: float, high: float) -> str:
+    if abs(low) >= FARTHEST:
+        return f"up to {high:.4g}"
+    return f"from {low:.4g}" + ("" if abs(high) >= FARTHEST else f" to {high:.4g}")
 
 
 def _regions(
@@ -160,7 +166,7 @@ def ask_samples(  # noqa: PLR0913 - one argument an option
         between=between,
     )  # fmt: skip
     devices = client.ask_samples(model, wish)
-    where = "".join(f", {name} from {a:.4g} to {b:.4g}" for name, (a, b) in between.items())
+    where = "".join(f", {name} {_ends(*ends)}" for name, ends in between.items())
     words = f"{devices} devices were asked for {quota} rows each{where}"
     show({"devices": devices, "between": between}, words, as_json=as_json)
 

@@ -13,7 +13,7 @@ import pytest
 
 from tests.server_side import server_process, until
 
-pytestmark = [pytest.mark.system, pytest.mark.tensorflow, pytest.mark.timeout(600)]
+pytestmark = [pytest.mark.system, pytest.mark.tensorflow, pytest.mark.timeout(900)]
 EDGE = (sys.executable, "-m", "edge_sdk.cli")
 
 TRAIN = """
@@ -98,11 +98,11 @@ def test_rows_of_devices_become_a_challenger_in_shadow_that_is_better_on_them(tm
         devices = [agent(home, f"pi-{n}", token, up.where.url) for n in range(2)]
         try:
             client = up.client()
-            until(lambda: len(client.devices()) == 2, 60)
+            until(lambda: len(client.devices()) == 2, 120)
             edge(home, "rollout", "create", "digits", "1", "--strategy", "all-at-once", *asks)
-            until(lambda: [d.running for d in client.devices()] == ["1", "1"], 90)
+            until(lambda: [d.running for d in client.devices()] == ["1", "1"], 180)
             edge(home, "label", "ask", "digits", "--policy", "random", "--quota", "40", *asks)
-            until(lambda: len(rows_of(client)["x"]) == 80, 90)
+            until(lambda: len(rows_of(client)["x"]) == 80, 180)
             labels(home, client, dict(zip(map(bytes, worn[1000:1400]), y[1000:1400], strict=True)))
             edge(home, "label", "add", "labels.csv", *asks)
             told = edge(home, "label", "accuracy", "digits", "--json", *asks)
@@ -113,7 +113,7 @@ def test_rows_of_devices_become_a_challenger_in_shadow_that_is_better_on_them(tm
                      "--version", "2", "--out", "again", "--scale", 1 / 16, "--max-drop", "0.05",
                      "--json", *asks)
             )  # fmt: skip
-            until(lambda: {d.phase for d in client.devices()} == {"shadow"}, 120)
+            until(lambda: {d.phase for d in client.devices()} == {"shadow"}, 240)
         finally:
             for device in devices:
                 device.send_signal(signal.SIGTERM)
