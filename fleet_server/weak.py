@@ -13,6 +13,7 @@ from edge_sdk.errors import InvalidInputError
 from edge_sdk.sketch import Floats
 
 ABSTAIN = -1
+FOLDS, FEWEST_KNOWN = 5, 10
 ROUNDS, SETTLED = 200, 1e-6
 PRIOR_RIGHT, PRIOR_VOTES = 0.7, 4.0  # a function is taken for better than chance until votes tell
 
@@ -77,6 +78,23 @@ def spread(features: Floats, known: Votes) -> tuple[Votes, Floats]:
     chances = np.nan_to_num(np.asarray(model.label_distributions_, dtype=float))
     best = chances.argmax(axis=1)
     return np.asarray(model.classes_)[best].astype(np.intp), chances.max(axis=1)
+
+
+def spread_accuracy(features: Floats, known: Votes) -> float | None:
+    """How often spreading is right on known labels, each hidden in turn with a fifth of the others.
+
+    None with fewer than ten known labels; raises as `spread` does.
+    """
+    labelled = np.flatnonzero(known != ABSTAIN)
+    if len(labelled) < FEWEST_KNOWN:
+        return None
+    right = 0
+    for fold in range(FOLDS):
+        hidden = labelled[fold::FOLDS]
+        rest = known.copy()
+        rest[hidden] = ABSTAIN
+        right += int((spread(features, rest)[0][hidden] == known[hidden]).sum())
+    return right / len(labelled)
 
 
 def _chances(says: Floats, accuracy: Floats, shares: Floats) -> Floats:

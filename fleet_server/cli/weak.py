@@ -16,7 +16,7 @@ from fleet_server.cli.drift import label
 from fleet_server.cli.table import table
 from fleet_server.client import Client
 from fleet_server.labels import Label
-from fleet_server.weak import ABSTAIN, label_model, spread
+from fleet_server.weak import ABSTAIN, label_model, spread, spread_accuracy
 
 SURE = 0.8
 Function = Callable[[NDArray[np.generic]], int]
@@ -51,14 +51,18 @@ def weak(client: Client, model: str, functions: Path | None, sure: float, *, as_
         ]
     else:
         flat = rows["x"].reshape(len(rows["x"]), -1).astype(np.float64)
-        found, certain = spread(flat, rows["known"].astype(np.intp))
-        chosen, certainty, cells = found[waiting], certain[waiting], []
+        truth = rows["known"].astype(np.intp)
+        found, certain = spread(flat, truth)
+        right = spread_accuracy(flat, truth)
+        share = f"{len(flat[~waiting]) / len(flat):.2f}"
+        cells = [["(spread from labels)", "-" if right is None else f"{right:.3f}", share]]
+        chosen, certainty = found[waiting], certain[waiting]
     labels = _labels(model, rows, waiting, [classes[c] for c in chosen], certainty, sure)
     if labels:
         client.add_labels(labels)
     words = f"{len(labels)} of {int(waiting.sum())} waiting rows labelled with {sure} or surer"
     text = f"{table(['FUNCTION', 'ESTIMATED ACCURACY', 'VOTES ON'], cells)}\n{words}"
-    show({"labelled": len(labels), "functions": cells}, text if cells else words, as_json=as_json)
+    show({"labelled": len(labels), "functions": cells}, text, as_json=as_json)
 
 
 def load(path: Path) -> list[tuple[str, Function]]:

@@ -111,6 +111,7 @@ class Watch:
         self.devices: dict[str, Device] = {}
         self._changed: set[str] = set()
         self._unjudged: set[str] = set()
+        self._known: dict[str, State] = {}  # what did not change since it was worked out
         self._input_keys: dict[str, str] = {}
         self._estimators: dict[str, Estimator | None] = {}
         self.tails: dict[Group, Tail] = {group: Tail() for group in GROUPS}
@@ -123,6 +124,7 @@ class Watch:
         if taken.device in self._unjudged:  # catching up: no window may be learnt unjudged
             self._judge()
         self._unjudged.add(taken.device)
+        self._known.pop(taken.device, None)
         device = self.devices.setdefault(taken.device, Device())
         if device.version != window.version:
             device.version_since = taken.at if device.version else None
@@ -159,17 +161,25 @@ class Watch:
 
     def forget(self, device: str) -> None:
         """Nothing of this device is kept; what it adds from now on starts a new past."""
+        self._known.pop(device, None)
         self.devices.pop(device, None)
 
     def rebaseline(self, device: str) -> None:
         """What the device looks like from now on is how it shall look."""
+        self._known.pop(device, None)
         self.devices[device] = Device(accepted=True)
         self._changed.add(device)
 
     def states(self, places: Iterable[Place]) -> list[State]:
         """How each device stands against its own past."""
         self._judge()
-        return [self._state(place) for place in places]
+        found = []
+        for place in places:
+            state = self._known.get(place.device)
+            if state is None or (state.site, state.profile) != (place.site, place.profile):
+                state = self._known[place.device] = self._state(place)
+            found.append(state)
+        return found
 
     def _stream(self, device: Device, group: Group, taken: Taken) -> Stream:
         key = self._input_key(taken) if group == "inputs" else taken.window.digest
@@ -222,7 +232,10 @@ class Watch:
         found = discoveries(p_values, share)
         for name, group in p_values:
             stream = self.devices[name].streams[group]
-            stream.alarmed = (name, group) in found or (stream.alarmed and bool(stream.moved))
+            sounds = (name, group) in found or (stream.alarmed and bool(stream.moved))
+            if sounds != stream.alarmed:
+                stream.alarmed = sounds
+                self._known.pop(name, None)
 
     def _state(self, place: Place) -> State:
         device = self.devices.get(place.device)

@@ -21,7 +21,7 @@ from fleet_server.rollups import Sums
 from fleet_server.samples import region_of
 from fleet_server.views import AliasRow, VersionRow
 from fleet_server.warehouse import write_parquet
-from fleet_server.weak import label_model, spread
+from fleet_server.weak import label_model, spread, spread_accuracy
 
 RNG = np.random.default_rng(1)
 VALUES = RNG.normal(10, 2, 1000)
@@ -149,6 +149,16 @@ def test_labels_spread_to_rows_that_look_alike():
     assert certainty.min() > 0.5
     with pytest.raises(InvalidInputError, match="nothing to spread"):
         spread(features, np.full(100, -1))
+
+
+def test_spreading_tells_how_often_it_is_right_on_labels_that_it_did_not_see():
+    rng = np.random.default_rng(3)
+    truth = np.arange(200) % 2
+    features = truth[:, None] * 6.0 + rng.normal(0, 1, (200, 2))
+    known = np.where(np.arange(200) < 40, truth, -1)
+    assert spread_accuracy(features, known) > 0.95
+    assert spread_accuracy(rng.normal(0, 1, (200, 2)), known) < 0.8
+    assert spread_accuracy(features, np.where(np.arange(200) < 9, truth, -1)) is None
 
 
 def test_labelling_functions_come_from_the_users_file_and_their_mistakes_are_named(tmp_path):
