@@ -148,7 +148,12 @@ def _verified(
 
 def _run(command: list[str], what: str) -> None:
     try:
-        done = subprocess.run(command, check=False, timeout=TRAIN_SECONDS)  # noqa: S603 - the user's
+        done = subprocess.run(  # noqa: S603 - the user's
+            command,
+            check=False,
+            timeout=TRAIN_SECONDS,
+            stdout=sys.stderr.fileno(),  # what we answer stays alone on the standard output
+        )
     except subprocess.TimeoutExpired as error:
         raise EdgeError(f"{what} took longer than a day") from error
     if done.returncode == RefusedError.exit_code:
