@@ -97,7 +97,8 @@ def drift_report(
     parts = store.rollups(model, span, since - SECONDS[span], until)
     labels = [label for label in store.labels(model, since) if label.taken_at < until]
     places = store.whereabouts({label.device for label in labels})
-    estimators = {digest: estimator(bundle.baseline) for digest, bundle in bundles.items()}
+    seen = {part.slice.digest for part in parts} & bundles.keys()
+    estimators = {digest: estimator(bundles[digest].baseline) for digest in seen}
     starts = sorted({part.start for part in parts})
     before, reference = _reference(parts, bundles, starts)
     return DriftReport(
