@@ -102,7 +102,7 @@ def test_rows_of_devices_become_a_challenger_in_shadow_that_is_better_on_them(tm
             edge(home, "rollout", "create", "digits", "1", "--strategy", "all-at-once", *asks)
             until(lambda: [d.running for d in client.devices()] == ["1", "1"], 180)
             edge(home, "label", "ask", "digits", "--policy", "random", "--quota", "40", *asks)
-            until(lambda: len(rows_of(client)["x"]) == 80, 180)
+            until(lambda: len(client.samples("digits")) == 80, 180)
             labels(home, client, dict(zip(map(bytes, worn[1000:1400]), y[1000:1400], strict=True)))
             edge(home, "label", "add", "labels.csv", *asks)
             told = edge(home, "label", "accuracy", "digits", "--json", *asks)
