@@ -5,7 +5,7 @@ RUN := $(UV) run --frozen --all-extras
 export UV_PYTHON_DOWNLOADS ?= never
 export TF_CPP_MIN_LOG_LEVEL ?= 3
 
-.PHONY: help demo test test-arm check bench format golden clean
+.PHONY: help demo test test-arm check bench docs format golden clean
 
 help:  ## what there is to do
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 10
@@ -28,6 +28,10 @@ check: $(UV)  ## lint, format, types, import rules
 bench: $(UV)  ## every benchmark, or ONLY=name; results into benchmarks/README.md
 	$(RUN) python -m benchmarks $(ONLY)
 
+docs: $(UV)  ## the documentation as a site, in site/
+	$(RUN) python docs/make_reference.py
+	$(RUN) zensical build --clean --strict
+
 format: $(UV)  ## format the code
 	$(RUN) ruff check --fix .
 	$(RUN) ruff format .
@@ -36,7 +40,7 @@ golden: $(UV)  ## write the golden files anew (review the diff!)
 	$(RUN) python -m tests.contract.golden_documents
 
 clean:  ## forget environments, caches and outputs
-	rm -rf .venv .tools demo-out .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
+	rm -rf .venv .tools demo-out site docs/reference .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
 
 .tools/bin/uv:
 	@python3 -c 'import sys; sys.exit(sys.version_info < (3, 11))' \

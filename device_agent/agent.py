@@ -23,7 +23,7 @@ from device_agent.enrol import Identity, join
 from device_agent.fallback import FallbackLink, HttpLink
 from device_agent.hardware import Gauges
 from device_agent.inference import Answered, Closed, Inference
-from device_agent.link import Address, Arrived, Down, Link, LinkEvent, MqttLink, Up
+from device_agent.link import Address, Arrived, Down, Link, LinkEvent, MqttLink, Up, address_of
 from device_agent.local_api import LocalApi
 from device_agent.manners import Manners
 from device_agent.notify import Watchdog
@@ -32,6 +32,7 @@ from device_agent.sampler import Consent, Sampler
 from device_agent.selftest import Trial, try_apart
 from device_agent.sources import Source
 from device_agent.store import Store
+from device_agent.traces import Traces
 from device_agent.transitions import standing, stranded
 from device_agent.trusted import Repository
 from device_agent.unsaved import Unsaved
@@ -63,6 +64,7 @@ from edge_sdk.errors import FormatError, UntrustedError
 from edge_sdk.identity import Token
 from edge_sdk.packing import packed
 from edge_sdk.profiles import HardwareProfile
+from edge_sdk.tracing import Tracer
 
 TICK = 0.25  # seconds until a stop is noticed
 WATCHDOG_EVERY = 30.0
@@ -90,6 +92,7 @@ class Setup(msgspec.Struct, frozen=True, kw_only=True):
     make_link: MakeLink = MqttLink
     trial: Trial = try_apart
     board: Board | None = None
+    tracer: Tracer | None = None
 
 
 class _Watchers:
@@ -193,13 +196,8 @@ class _Session:
         self._renewal = Renewal(
             store.folder, self._device, shared.http_token, server, setup.clock.wall
         )
-        address = Address(
-            server.host,
-            identity.mqtt_port,
-            self._device,
-            shared.mqtt_password,
-            self._renewal.context,
-            lambda: self._uplink.will(),
+        address = address_of(
+            identity, config.link, self._renewal.context, lambda: self._uplink.will()
         )
         self._link = FallbackLink(
             lambda post: setup.make_link(address, post, chance),
@@ -223,6 +221,7 @@ class _Session:
         self._waiting = Waiting(manners, store, setup.clock.wall, setup.clock.monotonic)
         self._stick = Stick(store)
         self._unsaved = Unsaved(setup.clock.monotonic)
+        self._traces = Traces(setup.tracer, setup.clock.wall)
         self._monotonic, self._wall = setup.clock.monotonic, setup.clock.wall
         self._watchdog = Watchdog(WATCHDOG_EVERY)
         self._memory = Memory()
@@ -313,6 +312,7 @@ class _Session:
             self._step(RollBack())
             self._store.rollback.unlink(missing_ok=True)
         if (payload := self._stick.order()) and (carried := self._opened(payload)):
+            self._traces.offered(carried)
             self._step(Offered(carried))
             self._step(Carried(carried))
         self._stick.settled(self._memory, self._uplink.carry)
@@ -372,6 +372,7 @@ class _Session:
 
     def _ordered(self, payload: bytes) -> None:
         if payload and (order := self._opened(payload)):  # empty: an order that was taken back
+            self._traces.offered(order)
             self._step(Offered(order))
 
     def _commanded(self, payload: bytes) -> None:
@@ -459,6 +460,7 @@ class _Session:
             f" ({outcome.reason})" if outcome.reason else "",
             f"{model.running.model} {model.running.version}" if model else "nothing",
         )
+        self._traces.stands(tell.generation, outcome.phase, outcome.reason)
         self._uplink.put(
             messages.Report(
                 generation=tell.generation,

@@ -29,6 +29,7 @@ from edge_sdk.errors import InvalidInputError, RefusedError
 from edge_sdk.formats import to_json
 from edge_sdk.profiles import load_profile
 from edge_sdk.topics import valid_device_id
+from edge_sdk.tracing import tracer
 
 FILE = click.Path(path_type=Path, dir_okay=False)
 FOLDER = click.Path(path_type=Path, file_okay=False)
@@ -56,9 +57,14 @@ def agent() -> None:
 def run_agent(path: Path) -> None:
     """Enrol, take orders, infer, send telemetry; until SIGTERM or Ctrl-C."""
     _log_lines(logging.INFO)
-    found = Agent(_setup(load_config(path)))
+    setup = _setup(load_config(path))
+    found = Agent(setup)
     notify("READY=1")
-    found.run(_stop_on_signals())
+    try:
+        found.run(_stop_on_signals())
+    finally:
+        if setup.tracer is not None:
+            setup.tracer.close()
 
 
 @agent.command()
@@ -265,6 +271,7 @@ def _setup(config: AgentConfig) -> Setup:
         source=open_source(config.input.source, config.input.rows_per_second, board=board),
         clock=SystemClock(),
         token=lambda: read_token(config.enrol),
+        tracer=tracer("edge-agent"),
     )
 
 

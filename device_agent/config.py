@@ -9,6 +9,7 @@ from pathlib import Path
 
 import msgspec
 
+from device_agent.endpoint import parse_websocket
 from device_agent.inputs import Spec
 from device_agent.manners import DailyWindow
 from device_agent.outputs import check as check_output
@@ -43,6 +44,8 @@ class LinkConfig(_Section, frozen=True):
     """Where the fleet server is, and what the link to it bears.
 
     Attributes:
+        mqtt: `wss://HOST[:PORT][/mqtt]` (`ws://` where `server` is `http://`) for MQTT over a
+            WebSocket, where only the web's port gets through; "" is the port told at enrolment.
         rate_limit_bytes: a second, for downloads; 0 for no limit.
         metered: bytes cost money: bundles above `defer_above_bytes` wait.
         http_after_seconds: without MQTT for so long, messages go over HTTP(S) alone.
@@ -50,6 +53,7 @@ class LinkConfig(_Section, frozen=True):
     """
 
     server: str
+    mqtt: str = ""
     rate_limit_bytes: int = 0
     metered: bool = False
     defer_above_bytes: int = 1_000_000
@@ -239,6 +243,7 @@ def _problems(config: AgentConfig) -> list[str]:
         if not value >= 0
     ]
     checks: list[tuple[str, Callable[[], object]]] = [
+        ("link", lambda: parse_websocket(config.link.mqtt, config.link.server)),
         ("update", lambda: DailyWindow.parse(config.update.window or "00:00-23:59")),
         ("input", lambda: Spec.parse(config.input.source)),
         ("samples", lambda: [parse_transform(line) for line in config.samples.transforms]),

@@ -81,7 +81,7 @@ def _server_looks(
     if who.server.tls:
         looks.append(("certificate", lambda: reach.certificate(folder, wall)))
     looks.append(("credentials", lambda: reach.credentials(who)))
-    return looks + (reach.mqtt_looks(who, folder, wall) if mqtt else [])
+    return looks + (reach.mqtt_looks(who, config.link, folder, wall) if mqtt else [])
 
 
 def in_words(step: Step) -> str:

@@ -69,6 +69,38 @@ class Endpoint(msgspec.Struct, frozen=True):
         return f"{'https' if self.tls else 'http'}://{self.host}:{self.port}{self.prefix}"
 
 
+class WebSocketPlace(msgspec.Struct, frozen=True):
+    """Where MQTT is spoken over a WebSocket."""
+
+    host: str
+    port: int
+    path: str
+
+
+def parse_websocket(url: str, server: str) -> WebSocketPlace | None:
+    """Where `[link] mqtt` points; None if it is empty. Raises InvalidInputError.
+
+    >>> parse_websocket("wss://fleet.lan", "https://fleet.lan")
+    WebSocketPlace(host='fleet.lan', port=443, path='/mqtt')
+    """
+    if not url:
+        return None
+    tls = Endpoint.parse(server).tls
+    scheme = "wss" if tls else "ws"
+    try:
+        parts = urlsplit(url)
+        place = WebSocketPlace(
+            parts.hostname or "", parts.port or (443 if tls else 80), parts.path or "/mqtt"
+        )
+    except ValueError as error:
+        raise InvalidInputError(f"mqtt {url!r} is not a URL: {error}") from error
+    if parts.scheme != scheme or not place.host:
+        raise InvalidInputError(
+            f"mqtt {url!r} must look like {scheme}://host[:port][/path], as the server is {server}"
+        )
+    return place
+
+
 def mutual_context(folder: Path | None, ca: str) -> ssl.SSLContext:
     """Believes that CA (PEM) alone, and shows the certificate in `folder` if it holds one."""
     context = ssl.create_default_context(cadata=ca or None)

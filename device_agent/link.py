@@ -18,7 +18,9 @@ from paho.mqtt.packettypes import PacketTypes
 from paho.mqtt.properties import Properties
 from paho.mqtt.reasoncodes import ReasonCode
 
-from device_agent.endpoint import backoff
+from device_agent.config import LinkConfig
+from device_agent.endpoint import backoff, parse_websocket
+from device_agent.enrol import Identity
 from edge_sdk.topics import DOWNWARD, Downward, Upward, topic
 
 KEEPALIVE = 30
@@ -62,7 +64,7 @@ class Link(Protocol):
 
 
 class Address(msgspec.Struct, frozen=True):
-    """Where to connect, and as whom; with `tls` by mutual TLS.
+    """Where to connect, and as whom; with `tls` by mutual TLS, with `path` over a WebSocket.
 
     Attributes:
         will: of the next connection: its number, and what the server is told should it break.
@@ -73,11 +75,43 @@ class Address(msgspec.Struct, frozen=True):
     device: str
     password: str
     tls: ssl.SSLContext | None = None
+    path: str = ""
     will: Callable[[], tuple[int, bytes]] | None = None
+
+    def client(self, *, again: bool = True) -> Client:
+        """Paho's client for there, not yet connected; `again` to reconnect by itself."""
+        made = Client(
+            CallbackAPIVersion.VERSION2,
+            client_id=self.device,
+            protocol=MQTTProtocolVersion.MQTTv5,
+            transport="websockets" if self.path else "tcp",
+            reconnect_on_failure=again,
+        )
+        made.username_pw_set(self.device, self.password)
+        if self.path:
+            made.ws_set_options(self.path)
+        if self.tls is not None:
+            made.tls_set_context(self.tls)
+        return made
+
+
+def address_of(
+    who: Identity,
+    link: LinkConfig,
+    tls: ssl.SSLContext | None,
+    will: Callable[[], tuple[int, bytes]] | None = None,
+) -> Address:
+    """Where a device that joined reaches MQTT."""
+    place = parse_websocket(link.mqtt, link.server)
+    password = who.secrets.mqtt_password
+    host, port, path = who.server.host, who.mqtt_port, ""
+    if place is not None:
+        host, port, path = place.host, place.port, place.path
+    return Address(host, port, who.device, password, tls, path, will)
 
 
 class MqttLink:
-    """MQTT 5 over TCP, with reconnects at jittered, growing distances."""
+    """MQTT 5 over TCP or a WebSocket, with reconnects at jittered, growing distances."""
 
     def __init__(
         self, address: Address, post: Callable[[LinkEvent], None], chance: random.Random
@@ -85,14 +119,7 @@ class MqttLink:
         self._address, self._post, self._chance = address, post, chance
         self._failures = self._number = 0
         self._kinds = {topic(address.device, kind): kind for kind in DOWNWARD}
-        client = Client(
-            CallbackAPIVersion.VERSION2,
-            client_id=address.device,
-            protocol=MQTTProtocolVersion.MQTTv5,
-        )
-        client.username_pw_set(address.device, address.password)
-        if address.tls is not None:
-            client.tls_set_context(address.tls)
+        client = address.client()
         client.max_inflight_messages_set(IN_FLIGHT)
         client.on_pre_connect = self._on_pre_connect
         client.on_connect = self._on_connect

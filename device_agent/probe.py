@@ -2,8 +2,6 @@
 
 import queue
 
-from paho.mqtt.client import Client
-from paho.mqtt.enums import CallbackAPIVersion, MQTTProtocolVersion
 from paho.mqtt.reasoncodes import ReasonCode
 
 from device_agent.link import Address
@@ -20,15 +18,7 @@ class Probe:
     def __init__(self, address: Address, timeout: float) -> None:
         self._address, self._timeout = address, timeout
         self._answers: queue.SimpleQueue[str | list[ReasonCode]] = queue.SimpleQueue()
-        client = Client(
-            CallbackAPIVersion.VERSION2,
-            client_id=address.device,
-            protocol=MQTTProtocolVersion.MQTTv5,
-            reconnect_on_failure=False,
-        )
-        client.username_pw_set(address.device, address.password)
-        if address.tls is not None:
-            client.tls_set_context(address.tls)
+        client = address.client(again=False)
         client.on_connect = lambda _c, _d, _f, code, _p: self._answers.put([code])
         client.on_subscribe = lambda _c, _d, _m, codes, _p: self._answers.put(codes)
         client.on_publish = lambda _c, _d, _m, code, _p: self._answers.put([code])

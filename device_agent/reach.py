@@ -11,10 +11,10 @@ from email.utils import parsedate_to_datetime
 from pathlib import Path
 
 from device_agent.certificate import validity
-from device_agent.config import EnrolConfig, read_token
+from device_agent.config import EnrolConfig, LinkConfig, read_token
 from device_agent.endpoint import Endpoint, mutual_context
 from device_agent.enrol import Identity
-from device_agent.link import Address
+from device_agent.link import address_of
 from device_agent.probe import Probe, ProbeError
 from edge_sdk.errors import InvalidInputError
 from edge_sdk.formats import to_msgpack
@@ -121,12 +121,12 @@ def certificate(folder: Path, wall: Callable[[], float]) -> str:
 
 
 def mqtt_looks(
-    who: Identity, folder: Path, wall: Callable[[], float]
+    who: Identity, link: LinkConfig, folder: Path, wall: Callable[[], float]
 ) -> list[tuple[str, Callable[[], str]]]:
     """The steps of the MQTT connection, in order."""
-    host, port = who.server.host, who.mqtt_port
     tls = mutual_context(folder, who.server.ca) if who.server.tls else None
-    probe = Probe(Address(host, port, who.device, who.secrets.mqtt_password, tls), TIMEOUT)
+    address = address_of(who, link, tls)
+    host, port, probe = address.host, address.port, Probe(address, TIMEOUT)
     looks: list[tuple[str, Callable[[], str]]] = [
         ("MQTT TCP", lambda: _connects(host, port, "is its MQTT port open in the firewall"))
     ]

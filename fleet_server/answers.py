@@ -1,5 +1,6 @@
 """How the API answers: JSON that nobody caches, and problems as RFC 9457 says."""
 
+import hashlib
 from collections.abc import Callable, Mapping
 from http import HTTPStatus
 from typing import TypeVar
@@ -76,6 +77,18 @@ def read_json(kind: type[T], data: bytes, what: str) -> T:
         return msgspec.json.decode(data, type=kind)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise FormatError(f"{what} can't be read: {error}") from error
+
+
+def tag_of(body: bytes) -> str:
+    """The ETag of an answer."""
+    return f'"{hashlib.sha256(body).hexdigest()[:32]}"'
+
+
+def refuse_if_changed(request: Request, content: object) -> None:
+    """Raises HTTPException 412 if `content` is not what the request's If-Match was got for."""
+    known = [one.strip() for one in request.headers.get("if-match", "*").split(",")]
+    if "*" not in known and tag_of(msgspec.json.encode(content)) not in known:
+        raise HTTPException(412, "it has changed since it was read: read it again, then decide")
 
 
 def bearer(request: Request) -> str:

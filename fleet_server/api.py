@@ -10,33 +10,35 @@ from edge_sdk.errors import InvalidInputError
 from fleet_server.answers import NotFoundError, answer, read_body, read_json
 from fleet_server.api_alerts import alert_routes
 from fleet_server.api_drift import drift_routes
+from fleet_server.api_history import history_routes
 from fleet_server.api_latency import latency_routes
 from fleet_server.api_people import people_routes
 from fleet_server.api_rollouts import rollout_routes, version_routes
 from fleet_server.api_samples import sample_routes
 from fleet_server.api_types import (
     Created,
-    DevicePage,
     EnrolmentToken,
     NewEnrolmentKey,
+    Page,
 )
 from fleet_server.api_webhooks import webhook_routes
 from fleet_server.asking import by_token
+from fleet_server.changes import Changes
 from fleet_server.enrolment import Allowance, new_token
 from fleet_server.fleet import bundle_rows
 from fleet_server.openapi import gives, takes, takes_bundle
+from fleet_server.paging import first_of, within
 from fleet_server.parts import Parts
 from fleet_server.revocation import readmit, revoke
 from fleet_server.store import Store
-from fleet_server.store.listing import DeviceFilter
+from fleet_server.store.listing import BundleFilter, DeviceFilter
 from fleet_server.views import DeviceRow, Overview, VersionRow
 
-MAX_PAGE = 500
 MAX_BODY = 64 * 1024
 MAX_USES, MAX_HOURS, MAX_NOTE = 100_000, 24 * 366, 200
 
 
-def operator_router(parts: Parts) -> APIRouter:
+def operator_router(parts: Parts, changes: Changes) -> APIRouter:
     """The routes; each needs `Authorization: Bearer TOKEN` with the scope that `access` says."""
     asking = Depends(by_token(parts.guard))
     router = APIRouter(prefix="/api/v1", tags=["operators"], dependencies=[asking])
@@ -50,6 +52,7 @@ def operator_router(parts: Parts) -> APIRouter:
     sample_routes(router, parts)
     people_routes(router, parts)
     webhook_routes(router, parts)
+    history_routes(router, parts, changes)
     return router
 
 
@@ -59,7 +62,7 @@ def _reading(router: APIRouter, parts: Parts) -> None:
         """Everything the first page shows."""
         return answer(parts.look())
 
-    @router.get("/devices", responses=gives(DevicePage))
+    @router.get("/devices", responses=gives(Page[DeviceRow]))
     def devices(  # noqa: PLR0913 - one a filter
         after: str = "",
         limit: int = 100,
@@ -76,10 +79,9 @@ def _reading(router: APIRouter, parts: Parts) -> None:
             q=q, profile=profile, site=site, model=model, running=running, phase=phase,
             silent_since=silent_since,
         )  # fmt: skip
-        most = min(max(limit, 1), MAX_PAGE)
-        found = parts.store.device_page(wanted, after, most + 1)
-        more = found[most - 1].id if len(found) > most else None
-        return answer(DevicePage(parts.rows(found[:most]), more))
+        found = parts.store.device_page(wanted, after, within(limit) + 1)
+        page = first_of(found, lambda device: device.id, limit)
+        return answer(Page(parts.rows(page.items), page.next))
 
     @router.get("/devices/{device}", responses=gives(DeviceRow))
     def one_device(device: str) -> Response:
@@ -90,10 +92,15 @@ def _reading(router: APIRouter, parts: Parts) -> None:
         [row] = parts.rows([found])
         return answer(row)
 
-    @router.get("/bundles", responses=gives(tuple[VersionRow, ...]))
-    def bundles() -> Response:
-        """Every published bundle, newest first."""
-        return answer(bundle_rows(parts.store.bundles(), parts.store.running_counts()))
+    @router.get("/bundles", responses=gives(Page[VersionRow]))
+    def bundles(
+        after: str = "", limit: int = 100, model: str = "", version: str = "", profile: str = ""
+    ) -> Response:
+        """Published bundles, newest first."""
+        wanted = BundleFilter(model=model, version=version, profile=profile)
+        found = parts.store.bundle_page(wanted, after, within(limit) + 1)
+        page = first_of(found, lambda bundle: bundle.digest, limit)
+        return answer(Page(bundle_rows(page.items, parts.store.running_counts()), page.next))
 
 
 def _changing(router: APIRouter, parts: Parts) -> None:

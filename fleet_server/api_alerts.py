@@ -6,11 +6,13 @@ from fastapi import APIRouter, Request, Response
 from fastapi.concurrency import run_in_threadpool
 
 from fleet_server import alert_life as life
-from fleet_server.answers import NotFoundError, answer, read_body, read_json
-from fleet_server.api_types import Mute
+from fleet_server.answers import NotFoundError, answer, read_body, read_json, refuse_if_changed
+from fleet_server.api_types import Mute, Page
 from fleet_server.fleet import alert_record, alert_row, alert_rows
 from fleet_server.openapi import gives, takes
+from fleet_server.paging import page_of
 from fleet_server.parts import Parts
+from fleet_server.records import AlertRecord
 from fleet_server.views import AlertRow
 
 MAX_BODY = 1024
@@ -19,41 +21,68 @@ MAX_BODY = 1024
 def alert_routes(router: APIRouter, parts: Parts) -> None:
     """`/alerts` and what can be done with one."""
 
-    async def change(alert_id: str, how: Callable[[AlertRow], AlertRow]) -> Response:
-        row = await run_in_threadpool(change_alert, parts, alert_id, how)
+    async def change(
+        request: Request, alert_id: str, how: Callable[[AlertRow], AlertRow]
+    ) -> Response:
+        def unless_changed(row: AlertRow) -> AlertRow:
+            refuse_if_changed(request, row)
+            return how(row)
+
+        row = await run_in_threadpool(change_alert, parts, alert_id, unless_changed)
         parts.changed()
         return answer(row)
 
-    @router.get("/alerts", responses=gives(tuple[AlertRow, ...]))
-    def alerts() -> Response:
-        """What needs a person, the costliest first, then what was over last."""
-        return answer(alert_rows(parts.store.alerts()))
+    @router.get("/alerts", responses=gives(Page[AlertRow]))
+    def alerts(
+        after: str = "", limit: int = 100, state: str = "", kind: str = "", model: str = ""
+    ) -> Response:
+        """What needs a person, the costliest first, then what is over, the newest first."""
+        rows = [
+            row
+            for row in alert_rows(parts.store.alerts(), over=None)
+            if state in ("", row.state)
+            and kind in ("", row.kind)
+            and model in ("", row.scope.partition(" ")[0])
+        ]
+        return answer(page_of(rows, lambda row: row.id, after, limit))
+
+    @router.get("/alerts/{alert_id}", responses=gives(AlertRow))
+    def one(alert_id: str) -> Response:
+        """One alert."""
+        return answer(alert_row(find_alert(parts, alert_id)))
 
     @router.post("/alerts/{alert_id}/acknowledge", responses=gives(AlertRow))
-    async def acknowledge(alert_id: str) -> Response:
+    async def acknowledge(alert_id: str, request: Request) -> Response:
         """A person has seen this alert."""
-        return await change(alert_id, life.acknowledged)
+        return await change(request, alert_id, life.acknowledged)
 
     @router.post("/alerts/{alert_id}/mute", responses=gives(AlertRow), openapi_extra=takes(Mute))
     async def mute(alert_id: str, request: Request) -> Response:
         """Say nothing of this alert for some hours."""
         wish = read_json(Mute, await read_body(request, MAX_BODY), "the wish")
         now = parts.now()
-        return await change(alert_id, lambda row: life.muted(row, now + wish.hours * 3600, now))
+        return await change(
+            request, alert_id, lambda row: life.muted(row, now + wish.hours * 3600, now)
+        )
 
     @router.post("/alerts/{alert_id}/rebaseline", responses=gives(AlertRow))
-    async def rebaseline(alert_id: str) -> Response:
+    async def rebaseline(alert_id: str, request: Request) -> Response:
         """What its devices look like now is how they shall look; their past starts anew."""
         now = parts.now()
-        return await change(alert_id, lambda row: parts.controls.rebaseline(row, now))
+        return await change(request, alert_id, lambda row: parts.controls.rebaseline(row, now))
+
+
+def find_alert(parts: Parts, alert_id: str) -> AlertRecord:
+    """Raises NotFoundError."""
+    found = parts.store.alert(alert_id)
+    if found is None:
+        raise NotFoundError(f"there is no alert {alert_id[:40]!r}")
+    return found
 
 
 def change_alert(parts: Parts, alert_id: str, how: Callable[[AlertRow], AlertRow]) -> AlertRow:
     """Do something with an alert. Raises NotFoundError, or what `how` raises."""
     with parts.store.transaction():
-        found = parts.store.alert(alert_id)
-        if found is None:
-            raise NotFoundError(f"there is no alert {alert_id[:40]!r}")
-        row = how(alert_row(found))
+        row = how(alert_row(find_alert(parts, alert_id)))
         parts.store.save_alert(alert_record(row, parts.now()))
     return row

@@ -1,13 +1,14 @@
 """What devices ask over HTTP, `/device/v1`: to join, for their order, and for bundles."""
 
 import re
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from typing import Annotated
 
 from fastapi import APIRouter, Depends, Request, Response
 from fastapi.concurrency import run_in_threadpool
 from starlette.exceptions import HTTPException
 from starlette.responses import FileResponse
+from starlette.websockets import WebSocket
 
 from edge_sdk.formats import from_json
 from edge_sdk.identity import (
@@ -27,6 +28,7 @@ from fleet_server.answers import (
 from fleet_server.api_deliveries import delivery_router
 from fleet_server.api_trust import trust_router
 from fleet_server.enrolment import enrol, renew
+from fleet_server.mqtt.websocket import speak_mqtt
 from fleet_server.openapi import gives, takes
 from fleet_server.parts import Parts
 from fleet_server.proven import proven_certificate
@@ -107,6 +109,19 @@ def device_router(parts: Parts) -> APIRouter:
     return router
 
 
+def mqtt_socket(parts: Parts) -> Callable[[WebSocket], Awaitable[None]]:
+    """The WebSocket `/mqtt`; who a device is it says there as on the MQTT port."""
+
+    async def speak(socket: WebSocket) -> None:
+        shown = proven_certificate(socket)
+        if parts.mqtt is None or (parts.mutual and not shown):
+            await socket.close()  # before it was accepted: HTTP 403
+            return
+        await speak_mqtt(socket, shown, parts.mqtt)
+
+    return speak
+
+
 def _who_calls(parts: Parts) -> tuple[Callable[[Request], str], Callable[..., str]]:
     """Dependencies that give the calling device: by its token, and by its certificate as well."""
 
@@ -114,6 +129,7 @@ def _who_calls(parts: Parts) -> tuple[Callable[[Request], str], Callable[..., st
         device, _, token = bearer(request).partition(":")
         if not parts.credentials.token_holds(device, token):
             raise unauthorized("the device is unknown here or its token is wrong")
+        parts.guard.slow_down(device)
         return device
 
     def caller(request: Request, device: Annotated[str, Depends(bearing)]) -> str:

@@ -7,11 +7,12 @@ from fastapi.responses import HTMLResponse
 
 from edge_sdk.errors import FormatError, InvalidInputError
 from fleet_server.answers import answer, read_body
-from fleet_server.api_types import LabelsTaken
+from fleet_server.api_types import LabelsTaken, Page
 from fleet_server.drift_report import report_of, sums_of
 from fleet_server.drift_views import DriftReport, SumsRow
 from fleet_server.labels import MAX_LABELS, Label, why_not
 from fleet_server.openapi import gives, takes
+from fleet_server.paging import page_of
 from fleet_server.parts import Parts
 from fleet_server.web.drift_file import report_file
 
@@ -26,10 +27,10 @@ def drift_routes(router: APIRouter, parts: Parts) -> None:
         """A model over the last hours: trend, splits, channels against before, devices, alerts."""
         return answer(report_of(parts, model, hours))
 
-    @router.get("/drift/{model}/sums", responses=gives(tuple[SumsRow, ...]))
-    def sums(model: str, hours: float = 24.0) -> Response:
+    @router.get("/drift/{model}/sums", responses=gives(Page[SumsRow]))
+    def sums(model: str, hours: float = 24.0, after: str = "", limit: int = 100) -> Response:
         """A model's windows of the last hours, summed by hour or day: for other tools."""
-        return answer(sums_of(parts, model, hours))
+        return answer(page_of(sums_of(parts, model, hours), _place, after, limit))
 
     @router.get("/drift/{model}/page", response_class=HTMLResponse)
     def page(model: str, hours: float = 24.0) -> Response:
@@ -41,6 +42,10 @@ def drift_routes(router: APIRouter, parts: Parts) -> None:
         """Tell what was right for some rows; a later label of a row replaces the earlier one."""
         data = await read_body(request, MAX_LABEL_BYTES)
         return answer(await run_in_threadpool(_keep, parts, data))
+
+
+def _place(row: SumsRow) -> str:
+    return f"{row.start:.0f}/{row.digest}/{row.site}/{row.labels}"
 
 
 def _keep(parts: Parts, data: bytes) -> LabelsTaken:

@@ -6,7 +6,7 @@ from fastapi.concurrency import run_in_threadpool
 
 from edge_sdk.errors import InvalidInputError, RefusedError
 from fleet_server.access import Caller, as_role, as_scopes
-from fleet_server.answers import NotFoundError, answer, read_body, read_json
+from fleet_server.answers import NotFoundError, answer, read_body, read_json, refuse_if_changed
 from fleet_server.api_types import (
     AuditPage,
     AuditRow,
@@ -15,6 +15,7 @@ from fleet_server.api_types import (
     NewRole,
     NewToken,
     NewUser,
+    Page,
     TokenRow,
     TokenText,
     UserRow,
@@ -22,11 +23,12 @@ from fleet_server.api_types import (
 from fleet_server.asking import caller_of
 from fleet_server.audit import AuditEntry
 from fleet_server.openapi import gives, takes
+from fleet_server.paging import page_of, within
 from fleet_server.parts import Parts
 from fleet_server.records import TokenRecord, UserRecord
+from fleet_server.store import Store
 
 MAX_BODY = 64 * 1024
-MAX_PAGE = 500
 
 
 def people_routes(router: APIRouter, parts: Parts) -> None:
@@ -40,7 +42,7 @@ def people_routes(router: APIRouter, parts: Parts) -> None:
         before: int | None = None, limit: int = 100, actor: str = "", target: str = ""
     ) -> Response:
         """Who did what, newest first; `next` is the `before` of the page that follows."""
-        wanted = min(max(limit, 1), MAX_PAGE)
+        wanted = within(limit)
         rows = parts.store.audit(before=before, limit=wanted, actor=actor, target=target)
         more = rows[-1].id if len(rows) == wanted and rows[-1].id > 1 else None
         return answer(AuditPage(tuple(audit_row(row) for row in rows), more))
@@ -55,10 +57,16 @@ def _users(router: APIRouter, parts: Parts) -> None:
         caller = caller_of(request)
         return answer(Me(caller.name, tuple(sorted(caller.scopes))))
 
-    @router.get("/users", responses=gives(tuple[UserRow, ...]))
-    def users() -> Response:
+    @router.get("/users", responses=gives(Page[UserRow]))
+    def users(after: str = "", limit: int = 100, role: str = "") -> Response:
         """Everybody, by name."""
-        return answer([_user_row(user) for user in store.users()])
+        rows = [_user_row(user) for user in store.users() if role in ("", user.role)]
+        return answer(page_of(rows, lambda row: row.name, after, limit))
+
+    @router.get("/users/{name}", responses=gives(UserRow))
+    def one(name: str) -> Response:
+        """One user."""
+        return answer(_user_row(known_user(store, name)))
 
     @router.post(
         "/users", status_code=201, responses=gives(UserRow, 201), openapi_extra=takes(NewUser)
@@ -74,15 +82,13 @@ def _users(router: APIRouter, parts: Parts) -> None:
 def _changing_users(router: APIRouter, parts: Parts) -> None:
     guard, store = parts.guard, parts.store
 
-    def known(name: str) -> UserRecord:
-        found = store.user(name)
-        if found is None:
-            raise NotFoundError(f"there is no user {name[:64]!r}")
-        return found
-
-    def change(user: UserRecord) -> Response:
-        store.change_user(user)
-        return answer(_user_row(user))
+    def change(request: Request, name: str, **what: object) -> Response:
+        with store.transaction():
+            user = known_user(store, name)
+            refuse_if_changed(request, _user_row(user))
+            changed = msgspec.structs.replace(user, **what)
+            store.change_user(changed)
+        return answer(_user_row(changed))
 
     @router.post(
         "/users/{name}/password", responses=gives(UserRow), openapi_extra=takes(NewPassword)
@@ -90,27 +96,25 @@ def _changing_users(router: APIRouter, parts: Parts) -> None:
     async def password(name: str, request: Request) -> Response:
         """Give a user another password; open sessions end."""
         wish = read_json(NewPassword, await read_body(request, MAX_BODY), "the password")
-        user = await run_in_threadpool(known, name)
+        await run_in_threadpool(known_user, store, name)
         hashed = await run_in_threadpool(guard.hashed, wish.password)
-        return await run_in_threadpool(change, msgspec.structs.replace(user, password=hashed))
+        return await run_in_threadpool(change, request, name, password=hashed)
 
     @router.post("/users/{name}/role", responses=gives(UserRow), openapi_extra=takes(NewRole))
     async def role(name: str, request: Request) -> Response:
         """Give a user another role."""
         wish = read_json(NewRole, await read_body(request, MAX_BODY), "the role")
-        user = await run_in_threadpool(known, name)
-        changed = msgspec.structs.replace(user, role=as_role(wish.role))
-        return await run_in_threadpool(change, changed)
+        return await run_in_threadpool(change, request, name, role=as_role(wish.role))
 
     @router.post("/users/{name}/disable", responses=gives(UserRow))
-    def disable(name: str) -> Response:
+    def disable(name: str, request: Request) -> Response:
         """Shut a user out: sessions end, tokens stop. What they did stays in the audit log."""
-        return change(msgspec.structs.replace(known(name), disabled_at=parts.now()))
+        return change(request, name, disabled_at=parts.now())
 
     @router.post("/users/{name}/enable", responses=gives(UserRow))
-    def enable(name: str) -> Response:
+    def enable(name: str, request: Request) -> Response:
         """Let a user in again."""
-        return change(msgspec.structs.replace(known(name), disabled_at=None))
+        return change(request, name, disabled_at=None)
 
 
 def _tokens(router: APIRouter, parts: Parts) -> None:
@@ -119,10 +123,11 @@ def _tokens(router: APIRouter, parts: Parts) -> None:
     def mine(caller: Caller) -> str | None:
         return None if caller.may("admin") else caller.name.partition("/")[0]
 
-    @router.get("/tokens", responses=gives(tuple[TokenRow, ...]))
-    def tokens(request: Request) -> Response:
-        """One's own tokens; an administrator sees everybody's."""
-        return answer([_token_row(t) for t in store.tokens(mine(caller_of(request)))])
+    @router.get("/tokens", responses=gives(Page[TokenRow]))
+    def tokens(request: Request, after: str = "", limit: int = 100) -> Response:
+        """One's own tokens, newest first; an administrator sees everybody's."""
+        rows = [_token_row(t) for t in store.tokens(mine(caller_of(request)))]
+        return answer(page_of(rows, lambda row: row.id, after, limit))
 
     @router.post(
         "/tokens", status_code=201, responses=gives(TokenText, 201), openapi_extra=takes(NewToken)
@@ -137,14 +142,23 @@ def _tokens(router: APIRouter, parts: Parts) -> None:
         text = await run_in_threadpool(guard.new_token, caller, wish.name, scopes, wish.hours)
         return answer(TokenText(text), 201)
 
-    @router.post("/tokens/{token}/revoke", responses=gives(tuple[TokenRow, ...]))
+    @router.post("/tokens/{token}/revoke", responses=gives(TokenRow))
     def revoke(token: str, request: Request) -> Response:
-        """End a token; answers those that are left."""
+        """End a token; answers what it was."""
         whose = mine(caller_of(request))
-        if token not in {found.id for found in store.tokens(whose)}:
+        found = next((t for t in store.tokens(whose) if t.id == token), None)
+        if found is None:
             raise InvalidInputError(f"there is no token {token[:40]!r} of yours")
         store.drop_token(token)
-        return answer([_token_row(t) for t in store.tokens(whose)])
+        return answer(_token_row(found))
+
+
+def known_user(store: Store, name: str) -> UserRecord:
+    """Raises NotFoundError."""
+    found = store.user(name)
+    if found is None:
+        raise NotFoundError(f"there is no user {name[:64]!r}")
+    return found
 
 
 def audit_row(entry: AuditEntry) -> AuditRow:

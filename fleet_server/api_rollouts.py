@@ -7,22 +7,25 @@ from fastapi import APIRouter, Request, Response
 from fastapi.concurrency import run_in_threadpool
 
 from edge_sdk.errors import InvalidInputError
-from fleet_server.answers import NotFoundError, answer, read_body, read_json
+from fleet_server.answers import NotFoundError, answer, read_body, read_json, refuse_if_changed
 from fleet_server.api_types import (
     AliasWish,
     Created,
     DecisionRow,
     NewRollout,
+    Page,
     RolloutOrder,
     RolloutStory,
 )
 from fleet_server.asking import caller_of
 from fleet_server.openapi import gives, takes
+from fleet_server.paging import appended, first_of, page_of, within
 from fleet_server.parts import Parts
 from fleet_server.planning import Wish
-from fleet_server.records import RolloutRecord
+from fleet_server.records import DecisionRecord, RolloutRecord
 from fleet_server.rollout.state import Command, Order
 from fleet_server.rollout_rows import device_rows
+from fleet_server.store.listing import RolloutFilter
 from fleet_server.versions import LINE, set_alias, version_story
 from fleet_server.views import (
     AliasRow,
@@ -33,7 +36,7 @@ from fleet_server.views import (
     VersionStory,
 )
 
-MAX_BODY, MAX_REASON = 64 * 1024, 500
+MAX_BODY, MAX_REASON, MOST_RUNS = 64 * 1024, 500, 10_000
 WORDS: dict[str, Command] = {word.replace(" ", ""): word for word in get_args(Command)}
 
 
@@ -56,9 +59,14 @@ def rollout_routes(router: APIRouter, parts: Parts) -> None:
         asked = read_json(RolloutOrder, body, "the order") if body else RolloutOrder()
         if len(asked.reason) > MAX_REASON:
             raise InvalidInputError(f"the reason is longer than {MAX_REASON} characters")
-        await run_in_threadpool(story, parts, rollout_id)
         order = Order(command=known, by=person(request), at=parts.now(), reason=asked.reason)
-        await run_in_threadpool(parts.controls.command, rollout_id, order)
+
+        def obey() -> None:
+            with parts.store.transaction():
+                refuse_if_changed(request, story(parts, rollout_id))
+                parts.controls.command(rollout_id, order)
+
+        await run_in_threadpool(obey)
         parts.changed()
         return answer(await run_in_threadpool(story, parts, rollout_id))
 
@@ -71,10 +79,12 @@ def person(request: Request) -> str:
 def story(parts: Parts, rollout_id: str) -> RolloutStory:
     """A rollout with its decisions; raises NotFoundError."""
     record = found(parts, rollout_id)
-    decisions = tuple(
-        DecisionRow(d.at, msgspec.Raw(d.document)) for d in parts.store.decisions(rollout_id)
-    )
+    decisions = tuple(_decision(d) for d in parts.store.decisions(rollout_id))
     return RolloutStory(parts.describe(record), decisions)
+
+
+def _decision(record: DecisionRecord) -> DecisionRow:
+    return DecisionRow(record.at, msgspec.Raw(record.document), record.id)
 
 
 def found(parts: Parts, rollout_id: str) -> RolloutRecord:
@@ -86,21 +96,39 @@ def found(parts: Parts, rollout_id: str) -> RolloutRecord:
 
 
 def _reading(router: APIRouter, parts: Parts) -> None:
-    @router.get("/rollouts", responses=gives(tuple[RolloutRow, ...]))
-    def rollouts() -> Response:
-        """Every rollout, newest first."""
-        return answer([parts.describe(r) for r in reversed(parts.store.rollouts())])
+    @router.get("/rollouts", responses=gives(Page[RolloutRow]))
+    def rollouts(
+        after: str = "", limit: int = 50, model: str = "", version: str = "", status: str = ""
+    ) -> Response:
+        """Rollouts, newest first."""
+        wanted = RolloutFilter(model=model, version=version, status=status)
+        records = parts.store.rollout_page(wanted, after, within(limit) + 1)
+        page = first_of(records, lambda record: record.id, limit)
+        return answer(Page(tuple(parts.describe(r) for r in page.items), page.next))
 
     @router.get("/rollouts/{rollout_id}", responses=gives(RolloutStory))
     def one(rollout_id: str) -> Response:
         """One rollout with its decisions."""
         return answer(story(parts, rollout_id))
 
-    @router.get("/rollouts/{rollout_id}/devices", responses=gives(tuple[RolloutDevice, ...]))
-    def devices(rollout_id: str) -> Response:
-        """Every device of a rollout: when it is reached, where it stands, and why."""
+    @router.get("/rollouts/{rollout_id}/decisions", responses=gives(Page[DecisionRow]))
+    def decisions(rollout_id: str, after: str = "", limit: int = 100) -> Response:
+        """Its decisions, newest first, each with the evidence it was made on."""
+        found(parts, rollout_id)
+        before = int(after) if after.isdecimal() else None
+        rows = [
+            _decision(record)
+            for record in parts.store.decisions(rollout_id, within(limit) + 1, before)
+        ]
+        return answer(first_of(rows, lambda row: str(row.id), limit))
+
+    @router.get("/rollouts/{rollout_id}/devices", responses=gives(Page[RolloutDevice]))
+    def devices(rollout_id: str, after: str = "", limit: int = 100, standing: str = "") -> Response:
+        """The devices of a rollout: when each is reached, where it stands, and why."""
         rollout = parts.controls.read(found(parts, rollout_id))
-        return answer(device_rows(rollout, parts.store.standings(rollout_id)))
+        known = device_rows(rollout, parts.store.standings(rollout_id))
+        rows = [row for row in known if standing in ("", row.standing)]
+        return answer(page_of(rows, lambda row: row.device, after, limit))
 
 
 def _starting(router: APIRouter, parts: Parts) -> None:
@@ -132,6 +160,10 @@ def _starting(router: APIRouter, parts: Parts) -> None:
         return answer(Created(made), 201)
 
 
+def _run_key(row: RunRow) -> str:
+    return f"{row.slot}@{row.at!r}@{row.digest}"
+
+
 def version_routes(router: APIRouter, parts: Parts) -> None:
     """Versions with their aliases and lineage, and what ran where when."""
 
@@ -143,10 +175,10 @@ def version_routes(router: APIRouter, parts: Parts) -> None:
             raise NotFoundError(f"no bundle of {model[:64]!r} {version[:64]!r} is published")
         return answer(told)
 
-    @router.get("/models/{model}", responses=gives(tuple[AliasRow, ...]))
-    def aliases(model: str) -> Response:
+    @router.get("/models/{model}", responses=gives(Page[AliasRow]))
+    def aliases(model: str, after: str = "", limit: int = 100) -> Response:
         """Every change of every alias of a model, oldest first."""
-        return answer(parts.store.alias_history(model))
+        return answer(appended(parts.store.alias_history(model), after, limit))
 
     @router.post(
         "/models/{model}/aliases/{alias}",
@@ -166,12 +198,13 @@ def version_routes(router: APIRouter, parts: Parts) -> None:
         )
         return answer(await run_in_threadpool(set_alias, parts.store, wanted))
 
-    @router.get("/devices/{device}/ran", responses=gives(tuple[RunRow, ...]))
-    def ran(device: str, at: float | None = None) -> Response:
+    @router.get("/devices/{device}/ran", responses=gives(Page[RunRow]))
+    def ran(device: str, at: float | None = None, after: str = "", limit: int = LINE) -> Response:
         """What a device ran at a time (Unix seconds), or all that it ran, newest first."""
         if parts.store.device(device) is None:
             raise NotFoundError(f"there is no device {device[:64]!r}")
         if at is None:
-            return answer(parts.store.runs(device, LINE))
+            rows = parts.store.runs(device, MOST_RUNS)
+            return answer(page_of(rows, _run_key, after, limit))
         run = parts.store.ran(device, at)
-        return answer((run,) if run else ())
+        return answer(Page((run,) if run else ()))

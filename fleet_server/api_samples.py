@@ -13,14 +13,15 @@ from fastapi.concurrency import run_in_threadpool
 from edge_sdk.errors import InvalidInputError
 from edge_sdk.messages import Command, SampleRequest, sign_command
 from fleet_server.answers import NotFoundError, answer, read_body, read_json
-from fleet_server.api_types import Asked, AskSamples, Erased
+from fleet_server.api_types import Asked, AskSamples, Erased, Page
 from fleet_server.dataset import make_dataset, waiting_rows
 from fleet_server.openapi import gives, takes
+from fleet_server.paging import page_of
 from fleet_server.parts import Parts
 from fleet_server.sample_views import SampleRow, sample_rows
 
 MAX_BODY = 16 * 1024
-SHOWN = 200
+SHOWN, MOST_WAITING = 200, 5000
 MAX_QUOTA, MAX_DAYS = 10_000, 30.0
 
 
@@ -33,10 +34,11 @@ def sample_routes(router: APIRouter, parts: Parts) -> None:
         wish = read_json(AskSamples, await read_body(request, MAX_BODY), "the wish")
         return answer(await run_in_threadpool(_ask, parts, model, wish))
 
-    @router.get("/samples/{model}", responses=gives(tuple[SampleRow, ...]))
-    def queue(model: str) -> Response:
+    @router.get("/samples/{model}", responses=gives(Page[SampleRow]))
+    def queue(model: str, after: str = "", limit: int = SHOWN) -> Response:
         """Rows that wait for a label, the most wanted first."""
-        return answer(sample_rows(parts.store, model, SHOWN))
+        rows = sample_rows(parts.store, model, MOST_WAITING)
+        return answer(page_of(rows, lambda row: f"{row.device}/{row.row}", after, limit))
 
     @router.get("/samples/{model}/dataset")
     def dataset(model: str) -> Response:

@@ -1,11 +1,13 @@
 """What travels over the operator API besides the views; light, since the command line loads it."""
 
-from typing import Any
+from typing import Any, Generic, TypeVar
 
 import msgspec
 
 from edge_sdk.messages import Policy
-from fleet_server.views import DeviceRow, RolloutRow
+from fleet_server.views import AlertRow, RolloutRow
+
+T = TypeVar("T")
 
 
 class NewRollout(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -48,6 +50,7 @@ class DecisionRow(msgspec.Struct, frozen=True):
 
     at: float
     decision: msgspec.Raw
+    id: int = 0
 
 
 class RolloutStory(msgspec.Struct, frozen=True):
@@ -201,6 +204,13 @@ class AuditRow(msgspec.Struct, frozen=True, kw_only=True):
     digest: str
 
 
+class Page(msgspec.Struct, Generic[T], frozen=True):
+    """Some rows of a list; ask again with `after=next` for those that follow."""
+
+    items: tuple[T, ...]
+    next: str | None = None
+
+
 class AuditPage(msgspec.Struct, frozen=True):
     """Entries, newest first; ask again with `before=next` for older ones."""
 
@@ -208,11 +218,20 @@ class AuditPage(msgspec.Struct, frozen=True):
     next: int | None = None
 
 
-class DevicePage(msgspec.Struct, frozen=True):
-    """Devices by id; ask again with `after=next` for those that follow."""
+class HistoryRow(msgspec.Struct, frozen=True, kw_only=True):
+    """One line of the fleet's history; also what webhooks are told.
 
-    items: tuple[DeviceRow, ...]
-    next: str | None = None
+    Attributes:
+        alert: for a webhook, as it is now, if the line is about one.
+    """
+
+    id: int
+    at: float
+    source: str
+    name: str
+    detail: str
+    device: str | None
+    alert: AlertRow | None = None
 
 
 class NewHook(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -231,6 +250,18 @@ class HookSecret(msgspec.Struct, frozen=True):
 
     id: str
     secret: str
+
+
+class DeliveryRow(msgspec.Struct, frozen=True, kw_only=True):
+    """One try to tell a webhook of an event, as `records.Delivery` says."""
+
+    id: int
+    event: int
+    name: str
+    at: float
+    status: int
+    error: str
+    seconds: float
 
 
 class HookRow(msgspec.Struct, frozen=True, kw_only=True):

@@ -8,8 +8,9 @@ from fastapi.concurrency import run_in_threadpool
 
 from edge_sdk.errors import InvalidInputError
 from fleet_server.answers import NotFoundError, answer, read_body, read_json
-from fleet_server.api_types import HookRow, HookSecret, NewHook
+from fleet_server.api_types import DeliveryRow, HookRow, HookSecret, NewHook, Page
 from fleet_server.openapi import gives, takes
+from fleet_server.paging import page_of
 from fleet_server.parts import Parts
 from fleet_server.records import Hook
 from fleet_server.webhooks import MAIL, NO_RELAY, check_url
@@ -21,10 +22,18 @@ def webhook_routes(router: APIRouter, parts: Parts) -> None:
     """Add the routes to the operators' router, which knows who asks."""
     store = parts.store
 
-    @router.get("/webhooks", responses=gives(tuple[HookRow, ...]))
-    def hooks() -> Response:
+    @router.get("/webhooks", responses=gives(Page[HookRow]))
+    def hooks(after: str = "", limit: int = 100) -> Response:
         """Every webhook, and how its deliveries go."""
-        return answer([_row(hook) for hook in store.hooks()])
+        rows = [_row(hook) for hook in store.hooks()]
+        return answer(page_of(rows, lambda row: row.id, after, limit))
+
+    @router.get("/webhooks/{hook}/deliveries", responses=gives(Page[DeliveryRow]))
+    def deliveries(hook: str, after: str = "", limit: int = 100) -> Response:
+        """The last tries to deliver, newest first, with what the receiver answered."""
+        if hook not in {known.id for known in store.hooks()}:
+            raise NotFoundError(f"there is no webhook {hook[:40]!r}")
+        return answer(page_of(store.deliveries(hook), lambda row: str(row.id), after, limit))
 
     @router.post(
         "/webhooks", status_code=201, responses=gives(HookSecret, 201), openapi_extra=takes(NewHook)
@@ -52,12 +61,15 @@ def webhook_routes(router: APIRouter, parts: Parts) -> None:
         await run_in_threadpool(store.add_hook, hook)
         return answer(HookSecret(hook.id, hook.secret), 201)
 
-    @router.post("/webhooks/{hook}/remove", responses=gives(tuple[HookRow, ...]))
+    @router.post("/webhooks/{hook}/remove", responses=gives(HookRow))
     def remove(hook: str) -> Response:
-        """End a webhook; answers those that are left."""
-        if not store.drop_hook(hook):
-            raise NotFoundError(f"there is no webhook {hook[:40]!r}")
-        return answer([_row(found) for found in store.hooks()])
+        """End a webhook; answers what it was."""
+        with store.transaction():
+            found = next((known for known in store.hooks() if known.id == hook), None)
+            if found is None:
+                raise NotFoundError(f"there is no webhook {hook[:40]!r}")
+            store.drop_hook(hook)
+        return answer(_row(found))
 
 
 def _row(hook: Hook) -> HookRow:

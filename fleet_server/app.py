@@ -20,6 +20,7 @@ from fastapi import FastAPI
 
 from edge_sdk.errors import EdgeError
 from edge_sdk.signing import PublicKey
+from edge_sdk.tracing import tracer
 from fleet_server.asgi import make_app
 from fleet_server.broker import BrokerLink, Uplink, parse_broker
 from fleet_server.changes import Changes
@@ -28,17 +29,20 @@ from fleet_server.credentials import Credentials
 from fleet_server.data_dir import DATABASE, KEYS, TRUST, Running, announce, retract
 from fleet_server.decay import DAY
 from fleet_server.fleet import device_rows, overview
+from fleet_server.founding import take_first_link
 from fleet_server.guard import Guard
 from fleet_server.ingest import Ingest, collect_seldom
 from fleet_server.keyring import Keyring, open_keyring, pinned_root
 from fleet_server.mail import Mailer, Relay
 from fleet_server.metrics import Meters
 from fleet_server.mqtt.endpoint import Endpoint
+from fleet_server.oidc import Oidc, OidcSettings
 from fleet_server.parts import Parts
-from fleet_server.proven import ProvenH11
+from fleet_server.proven import ProvenH11, ProvenWebSocket
 from fleet_server.registry import Registry
 from fleet_server.store import Store
 from fleet_server.tls import Tls, refuse_plain_to_others, server_names
+from fleet_server.traces import Traces
 from fleet_server.trust.keeper import Keeper, open_repository
 from fleet_server.trust.repository import Repository
 from fleet_server.views import Overview
@@ -53,6 +57,7 @@ TEND_SECONDS = 2.0
 PRUNE_SECONDS = 600.0
 GRACE_SECONDS = 3
 BACKLOG = 1024
+MAX_FRAME = 1024 * 1024
 
 
 class Settings(msgspec.Struct, frozen=True, kw_only=True):
@@ -62,6 +67,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
         port, mqtt_port: 0 takes a free one.
         tls: HTTPS and MQTTS; without it only this machine may connect, unless `plain` allows it.
         names: host names and addresses that devices use, for the certificate.
+        oidc: where people may log in beside their passwords.
         database: `postgresql://…`; empty for SQLite in the data folder.
         broker: `mqtts://…`, where devices and server meet; empty for the server's own endpoint.
         publishers: whose bundles are taken; empty for those of the last start.
@@ -81,6 +87,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     tls: bool = False
     plain: bool = False
     names: Sequence[str] = ()
+    oidc: OidcSettings | None = None
     database: str = ""
     drift_past: float = DAY
     broker: str = ""
@@ -189,12 +196,19 @@ class Server:
             ),
             describe=controller.describe,
             mqtt_port=lambda: endpoint.port,
+            mqtt=endpoint.connection if isinstance(endpoint, Endpoint) else None,
             mutual=tls is not None,
             mails=settings.relay is not None,
             dismiss=dismiss,
             posted=ingest.posted,
             meters=meters,
-            guard=Guard(store, keyring.admin_token, self._now),
+            guard=Guard(
+                store,
+                keyring.admin_token,
+                self._now,
+                first_link=take_first_link(settings.data_dir / KEYS),
+            ),
+            oidc=Oidc(settings.oidc, self._now) if settings.oidc else None,
             changed=changes.notify,
             now=self._now,
         )
@@ -274,15 +288,19 @@ class Server:
                 await asyncio.wait_for(self._stopping.wait(), KEEP_SECONDS)
 
     async def _tend_forever(self, store: Store) -> None:
-        """Tell webhooks what happened; forget what is too old."""
+        """Tell webhooks and traces what happened; forget what is too old."""
         settings, due = self._settings, 0.0
         mailer = Mailer(settings.relay) if settings.relay else None
         messenger = Messenger(store, mailer=mailer)
+        telling = tracer("edge-server")
+        traces = Traces(store, telling) if telling else None
         try:
             while not self._stopping.is_set():
                 try:
                     now = self._now()
                     await asyncio.to_thread(messenger.look, now)
+                    if traces is not None:
+                        await asyncio.to_thread(traces.look)
                     if now >= due:
                         gone = await asyncio.to_thread(
                             store.prune,
@@ -297,6 +315,8 @@ class Server:
                     await asyncio.wait_for(self._stopping.wait(), TEND_SECONDS)
         finally:
             messenger.close()
+            if traces is not None:
+                await asyncio.to_thread(traces.close)
 
     async def _until_stopped(self, tasks: Sequence[asyncio.Task[None]]) -> None:
         """Also returns when one of `tasks` ends by itself, which is a bug of it."""
@@ -336,6 +356,10 @@ def _config(app: FastAPI, tls: Tls | None) -> uvicorn.Config:
     return uvicorn.Config(
         app,
         http=ProvenH11,
+        ws=ProvenWebSocket,
+        ws_max_size=MAX_FRAME,
+        ws_per_message_deflate=False,
+        ws_ping_interval=None,  # MQTT has its own
         ssl_context_factory=(lambda _config, _default: tls.web) if tls else None,
         lifespan="off",
         log_config=None,

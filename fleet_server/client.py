@@ -1,7 +1,7 @@
 """The operator API for Python: what the `edge` commands are thin over."""
 
 import ssl
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self, TypeVar
@@ -18,9 +18,10 @@ from fleet_server.api_types import (
     AuditPage,
     AuditRow,
     Created,
-    DevicePage,
+    DeliveryRow,
     EnrolmentToken,
     Erased,
+    HistoryRow,
     HookRow,
     HookSecret,
     LabelsTaken,
@@ -32,6 +33,7 @@ from fleet_server.api_types import (
     NewRollout,
     NewToken,
     NewUser,
+    Page,
     Problem,
     RolloutOrder,
     RolloutStory,
@@ -101,14 +103,7 @@ class Client:
 
     def devices(self, **filters: str) -> list[DeviceRow]:
         """Every device, page by page; `filters` as the API has them (`site`, `model`, `q`, …)."""
-        found: list[DeviceRow] = []
-        after: str | None = ""
-        while after is not None:
-            query = urlencode({**filters, "after": after, "limit": "500"})
-            page = self._get(f"devices?{query}", DevicePage)
-            found += page.items
-            after = page.next
-        return found
+        return list(self._all("devices", DeviceRow, filters))
 
     def device(self, device: str) -> DeviceRow:
         return self._get(f"devices/{_part(device)}", DeviceRow)
@@ -116,14 +111,24 @@ class Client:
     def latency(self, device: str) -> list[FieldLatency]:
         return self._get(f"devices/{quote(device, safe='')}/latency", list[FieldLatency])
 
-    def bundles(self) -> list[VersionRow]:
-        return self._get("bundles", list[VersionRow])
+    def bundles(self, **filters: str) -> list[VersionRow]:
+        """Every bundle, newest first; `filters` are `model`, `version`, `profile`."""
+        return list(self._all("bundles", VersionRow, filters))
 
-    def alerts(self) -> list[AlertRow]:
-        return self._get("alerts", list[AlertRow])
+    def alerts(self, **filters: str) -> list[AlertRow]:
+        """The costliest first, then what is over; `filters` are `state`, `kind`, `model`."""
+        return list(self._all("alerts", AlertRow, filters))
 
-    def rollouts(self) -> list[RolloutRow]:
-        return self._get("rollouts", list[RolloutRow])
+    def alert(self, alert: str) -> AlertRow:
+        return self._get(f"alerts/{_part(alert)}", AlertRow)
+
+    def rollouts(self, **filters: str) -> list[RolloutRow]:
+        """Every rollout, newest first; `filters` are `model`, `version`, `status`."""
+        return list(self._all("rollouts", RolloutRow, filters))
+
+    def history(self, **filters: str) -> Iterator[HistoryRow]:
+        """What happened, newest first, page by page; `filters` are `device`, `name`."""
+        return self._all("events", HistoryRow, filters)
 
     def rollout(self, rollout: str) -> RolloutStory:
         return self._get(f"rollouts/{_part(rollout)}", RolloutStory)
@@ -156,7 +161,7 @@ class Client:
 
     def rollout_devices(self, rollout: str) -> list[RolloutDevice]:
         """Every device of a rollout, with where it stands and why."""
-        return self._get(f"rollouts/{_part(rollout)}/devices", list[RolloutDevice])
+        return list(self._all(f"rollouts/{_part(rollout)}/devices", RolloutDevice))
 
     def version(self, model: str, version: str) -> VersionStory:
         """A version's bundles, lineage and aliases over time."""
@@ -164,7 +169,7 @@ class Client:
 
     def aliases(self, model: str) -> list[AliasRow]:
         """Every change of every alias of a model, oldest first."""
-        return self._get(f"models/{_part(model)}", list[AliasRow])
+        return list(self._all(f"models/{_part(model)}", AliasRow))
 
     def set_alias(self, model: str, alias: str, version: str, reason: str = "") -> AliasRow:
         """Let an alias mean a version; an empty one takes it away."""
@@ -173,8 +178,8 @@ class Client:
 
     def ran(self, device: str, at: float | None = None) -> list[RunRow]:
         """What a device ran at a time (Unix seconds), or all that it ran, newest first."""
-        when = "" if at is None else f"?at={at!r}"
-        return self._get(f"devices/{_part(device)}/ran{when}", list[RunRow])
+        when = {} if at is None else {"at": repr(at)}
+        return list(self._all(f"devices/{_part(device)}/ran", RunRow, when))
 
     def revoke(self, device: str) -> DeviceRow:
         """Shut a device out."""
@@ -210,7 +215,7 @@ class Client:
 
     def samples(self, model: str) -> list[SampleRow]:
         """Rows that wait for a label, the most wanted first."""
-        return self._get(f"samples/{_part(model)}", list[SampleRow])
+        return list(self._all(f"samples/{_part(model)}", SampleRow))
 
     def dataset(self, model: str) -> bytes:
         """Labelled rows as an .npz for training."""
@@ -222,7 +227,7 @@ class Client:
 
     def sums(self, model: str, hours: float) -> list[SumsRow]:
         """A model's windows of the last hours, summed by hour or day."""
-        return self._get(f"drift/{_part(model)}/sums?hours={hours}", list[SumsRow])
+        return list(self._all(f"drift/{_part(model)}/sums", SumsRow, {"hours": str(hours)}))
 
     def forget(self, device: str) -> dict[str, int]:
         """Erase all that came from a device; how many rows of each kind there were."""
@@ -236,7 +241,7 @@ class Client:
         return self._get("me", Me)
 
     def users(self) -> list[UserRow]:
-        return self._get("users", list[UserRow])
+        return list(self._all("users", UserRow))
 
     def add_user(self, name: str, role: str, password: str) -> UserRow:
         wish = NewUser(name, role, password)
@@ -258,16 +263,16 @@ class Client:
         return self._post(f"users/{_part(name)}/enable", b"", UserRow)
 
     def tokens(self) -> list[TokenRow]:
-        return self._get("tokens", list[TokenRow])
+        return list(self._all("tokens", TokenRow))
 
     def new_token(self, name: str, scopes: Sequence[str], hours: float) -> str:
         """The token's text; the server can't show it again."""
         wish = NewToken(name, tuple(scopes), hours)
         return self._post("tokens", msgspec.json.encode(wish), TokenText).token
 
-    def revoke_token(self, token: str) -> list[TokenRow]:
-        """End a token; those that are left."""
-        return self._post(f"tokens/{_part(token)}/revoke", b"", list[TokenRow])
+    def revoke_token(self, token: str) -> TokenRow:
+        """End a token; what it was."""
+        return self._post(f"tokens/{_part(token)}/revoke", b"", TokenRow)
 
     def audit(self, *, actor: str = "", target: str = "") -> Iterator[AuditRow]:
         """The audit log, newest first, page by page."""
@@ -283,7 +288,7 @@ class Client:
             before = page.next
 
     def webhooks(self) -> list[HookRow]:
-        return self._get("webhooks", list[HookRow])
+        return list(self._all("webhooks", HookRow))
 
     def add_webhook(
         self, url: str, events: Sequence[str] = (), *, private: bool = False
@@ -292,9 +297,13 @@ class Client:
         wish = NewHook(url, tuple(events), private)
         return self._post("webhooks", msgspec.json.encode(wish), HookSecret)
 
-    def remove_webhook(self, hook: str) -> list[HookRow]:
-        """End a webhook; those that are left."""
-        return self._post(f"webhooks/{_part(hook)}/remove", b"", list[HookRow])
+    def deliveries(self, hook: str) -> Iterator[DeliveryRow]:
+        """The last tries to tell a webhook, newest first, page by page."""
+        return self._all(f"webhooks/{_part(hook)}/deliveries", DeliveryRow)
+
+    def remove_webhook(self, hook: str) -> HookRow:
+        """End a webhook; what it was."""
+        return self._post(f"webhooks/{_part(hook)}/remove", b"", HookRow)
 
     def new_login_link(self) -> str:
         """An address that opens the pages once."""
@@ -321,6 +330,17 @@ class Client:
     def bring_reports(self, file: bytes) -> dict[str, int]:
         """Hand in a report file from a stick; how many messages were `taken` and `refused`."""
         return self._post("sticks/reports", file, dict[str, int])
+
+    def _all(
+        self, path: str, kind: type[T], filters: Mapping[str, str] | None = None
+    ) -> Iterator[T]:
+        """The rows of a list, page by page."""
+        after: str | None = ""
+        while after is not None:
+            query = urlencode({**(filters or {}), "after": after, "limit": "500"})
+            page = self._get(f"{path}?{query}", Page[kind])  # type: ignore[valid-type]
+            yield from page.items
+            after = page.next
 
     def _get(self, path: str, kind: type[T]) -> T:
         return self._ask("GET", path, b"", kind)

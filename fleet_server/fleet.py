@@ -163,12 +163,14 @@ def bundle_rows(bundles: Sequence[BundleRecord], runs: Mapping[str, int]) -> tup
     )
 
 
-def alert_rows(alerts: Sequence[AlertRecord]) -> tuple[AlertRow, ...]:
-    """What needs a person, the costliest first, then the newest of what is over."""
+def alert_rows(
+    alerts: Sequence[AlertRecord], over: int | None = CLOSED_SHOWN
+) -> tuple[AlertRow, ...]:
+    """What needs a person, the costliest first, then the newest of what is `over`; None is all."""
     rows = [alert_row(alert) for alert in alerts]
-    over = [row for row in rows if row.state in OVER]
+    past = [row for row in rows if row.state in OVER]
     live = [row for row in rows if row.state not in OVER]
-    return (*sorted(live, key=_urgency), *over[:CLOSED_SHOWN])
+    return (*sorted(live, key=_urgency), *past[:over])
 
 
 def alert_row(alert: AlertRecord) -> AlertRow:

@@ -8,7 +8,7 @@ import hashlib
 import hmac
 import secrets
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 
 from argon2 import PasswordHasher
@@ -16,7 +16,7 @@ from argon2.exceptions import Argon2Error, InvalidHashError
 from fastapi import Request
 from starlette.exceptions import HTTPException
 
-from edge_sdk.errors import EdgeError, InvalidInputError
+from edge_sdk.errors import EdgeError, InvalidInputError, RefusedError
 from fleet_server.access import CONSOLE, ROLES, Caller, Role, scope_of
 from fleet_server.limits import Buckets
 from fleet_server.records import SessionRecord, TokenRecord, UserRecord
@@ -38,6 +38,7 @@ class Guard:
         store: users, sessions, tokens, audit log.
         admin_token: the server's own, in its data folder: whoever reads it is the console.
         now: Unix seconds.
+        first_link: made before the start: until when, by the digest of its code.
         hasher: of passwords; by default as slow as argon2-cffi advises.
     """
 
@@ -47,11 +48,12 @@ class Guard:
         admin_token: str,
         now: Callable[[], float],
         hasher: PasswordHasher | None = None,
+        first_link: Mapping[str, float] | None = None,
     ) -> None:
         self._store = store
         self._admin_token = admin_token
         self._now = now
-        self._links: dict[str, float] = {}
+        self._links: dict[str, float] = dict(first_link or {})
         self._hasher = hasher or PasswordHasher()
         self._nobody = self._hasher.hash(secrets.token_hex(16))
         self._failures = Buckets(rate=0.2, burst=20)
@@ -123,6 +125,10 @@ class Guard:
         with self._lock:
             self._failures.take(address, self._now())
 
+    def slow_down(self, device: str) -> None:
+        """Raises HTTPException 429 for a device that asks too often."""
+        self._wait(self._asked, f"device {device}")
+
     def _wait(self, buckets: Buckets, key: str) -> None:
         with self._lock:
             seconds = buckets.take(key, self._now())
@@ -155,6 +161,15 @@ class Guard:
         except (Argon2Error, InvalidHashError):
             return False
         return known
+
+    def refuse_stranger(self, name: str) -> None:
+        """Raises RefusedError unless somebody of that name is a user, and welcome."""
+        user = self._store.user(name) if len(name) <= MAX_NAME else None
+        if user is None or user.disabled_at is not None:
+            raise RefusedError(
+                f"{name[:MAX_NAME]} is no user here: an administrator may say "
+                f"'edge user add {name[:MAX_NAME]} --no-password'"
+            )
 
     def open_session(self, name: str) -> str:
         """What the user's browser is to keep."""

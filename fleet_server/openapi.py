@@ -17,9 +17,11 @@ from fleet_server.api_types import (
     AskSamples,
     AuditPage,
     Created,
-    DevicePage,
+    DecisionRow,
+    DeliveryRow,
     EnrolmentToken,
     Erased,
+    HistoryRow,
     HookRow,
     HookSecret,
     LabelsTaken,
@@ -32,6 +34,7 @@ from fleet_server.api_types import (
     NewRollout,
     NewToken,
     NewUser,
+    Page,
     Problem,
     RolloutOrder,
     RolloutStory,
@@ -57,6 +60,13 @@ from fleet_server.views import (
 )
 
 _REF = "#/components/schemas/{name}"
+_PAGES = tuple(
+    Page[kind]  # type: ignore[valid-type]
+    for kind in (
+        AlertRow, AliasRow, DecisionRow, DeliveryRow, DeviceRow, HistoryRow, HookRow, RolloutDevice,
+        RolloutRow, RunRow, SampleRow, SumsRow, TokenRow, UserRow, VersionRow,
+    )
+)  # fmt: skip
 _KINDS = (
     AliasRow,
     AliasWish,
@@ -72,10 +82,10 @@ _KINDS = (
     SumsRow,
     AlertRow,
     AuditPage,
+    *_PAGES,
     CertificateAnswer,
     CertificateRequest,
     Created,
-    DevicePage,
     DeviceRow,
     FieldLatency,
     DriftReport,

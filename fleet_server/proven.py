@@ -10,6 +10,7 @@ from typing import Any
 
 from fastapi.requests import HTTPConnection
 from uvicorn.protocols.http.h11_impl import H11Protocol
+from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
 
 
 class ProvenH11(H11Protocol):
@@ -17,17 +18,29 @@ class ProvenH11(H11Protocol):
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
-        tls = transport.get_extra_info("ssl_object")
-        der = tls.getpeercert(binary_form=True) if tls else None
-        if der is None:
-            return
-        told, inner = {"client_cert_chain": [ssl.DER_cert_to_PEM_cert(der)]}, self.app
+        self.app = _telling(self.app, transport)
 
-        async def app(scope: Any, receive: Any, send: Any) -> None:  # noqa: ANN401 - ASGI's own
-            extensions = {**scope.get("extensions", {}), "tls": told}
-            await inner({**scope, "extensions": extensions}, receive, send)
 
-        self.app = app
+class ProvenWebSocket(WebSocketsSansIOProtocol):
+    """The same of its WebSockets."""
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        super().connection_made(transport)
+        self.app = _telling(self.app, transport)
+
+
+def _telling(inner: Any, transport: asyncio.BaseTransport) -> Any:  # noqa: ANN401 - ASGI's own
+    tls = transport.get_extra_info("ssl_object")
+    der = tls.getpeercert(binary_form=True) if tls else None
+    if der is None:
+        return inner
+    told = {"client_cert_chain": [ssl.DER_cert_to_PEM_cert(der)]}
+
+    async def app(scope: Any, receive: Any, send: Any) -> None:  # noqa: ANN401
+        extensions = {**scope.get("extensions", {}), "tls": told}
+        await inner({**scope, "extensions": extensions}, receive, send)
+
+    return app
 
 
 def proven_certificate(request: HTTPConnection) -> bytes:

@@ -329,6 +329,24 @@ class TokenRecord(msgspec.Struct, frozen=True, kw_only=True):
     expires_at: float
 
 
+class Delivery(msgspec.Struct, frozen=True, kw_only=True):
+    """One try to tell a webhook of an event.
+
+    Attributes:
+        status: what the receiver answered; 0 if it answered nothing.
+        error: why it was not taken; empty if it was.
+        seconds: how long it took.
+    """
+
+    hook: str
+    event: int
+    name: str
+    at: float
+    status: int
+    error: str
+    seconds: float
+
+
 class Hook(msgspec.Struct, frozen=True, kw_only=True):
     """A webhook.
 

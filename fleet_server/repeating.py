@@ -12,7 +12,7 @@ from fastapi import FastAPI, Request, Response
 from fastapi.concurrency import run_in_threadpool
 from starlette.middleware.base import BaseHTTPMiddleware, RequestResponseEndpoint
 
-from fleet_server.answers import HEADERS, problem
+from fleet_server.answers import HEADERS, problem, tag_of
 from fleet_server.records import Repeated
 from fleet_server.store import Store
 
@@ -24,6 +24,7 @@ SECRETS = ("tokens", "enrolment-keys", "webhooks", "login-links", "users")
 
 def allow_repeating(app: FastAPI, store: Store, now: Callable[[], float]) -> None:
     """For everything under `/api/v1`."""
+    under_way: set[str] = set()
 
     async def seen(request: Request, follow: RequestResponseEndpoint) -> Response:
         if not request.url.path.startswith("/api/v1/"):
@@ -36,7 +37,14 @@ def allow_repeating(app: FastAPI, store: Store, now: Callable[[], float]) -> Non
             return await follow(request)
         if len(key) > MAX_KEY or not key.isprintable():
             return problem(400, f"an Idempotency-Key is 1 to {MAX_KEY} printable characters")
-        return await _once(request, follow, store, now())
+        name = _name(request, key)
+        if name in under_way:
+            return problem(409, "a request with this Idempotency-Key is still under way")
+        under_way.add(name)
+        try:
+            return await _once(request, follow, store, now())
+        finally:
+            under_way.discard(name)
 
     app.add_middleware(BaseHTTPMiddleware, dispatch=seen)
 
@@ -48,7 +56,7 @@ async def _tagged(request: Request, follow: RequestResponseEndpoint) -> Response
     if "json" not in answer.headers.get("content-type", ""):
         return answer
     body = await _body(answer)
-    tag = f'"{hashlib.sha256(body).hexdigest()[:32]}"'
+    tag = tag_of(body)
     headers = {**HEADERS, "etag": tag}
     known = [one.strip() for one in request.headers.get("if-none-match", "").split(",")]
     if tag in known:
@@ -60,8 +68,7 @@ async def _once(
     request: Request, follow: RequestResponseEndpoint, store: Store, now: float
 ) -> Response:
     sent = await request.body()
-    who = request.headers.get("authorization", "")
-    key = hashlib.sha256(f"{who}\n{request.headers['idempotency-key']}".encode()).hexdigest()
+    key = _name(request, request.headers["idempotency-key"])
     asked = hashlib.sha256(f"{request.method} {request.url.path}\n".encode() + sent).hexdigest()
     before = await run_in_threadpool(store.repeated, key)
     if before is not None:
@@ -76,6 +83,12 @@ async def _once(
         kept = Repeated(key=key, question=asked, status=answer.status_code, body=body, at=now)
         await run_in_threadpool(store.remember, kept, now - KEPT_SECONDS)
     return Response(body, answer.status_code, dict(answer.headers))
+
+
+def _name(request: Request, key: str) -> str:
+    """The key as one of its token's."""
+    who = request.headers.get("authorization", "")
+    return hashlib.sha256(f"{who}\n{key}".encode()).hexdigest()
 
 
 async def _body(answer: Response) -> bytes:

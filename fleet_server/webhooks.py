@@ -12,6 +12,7 @@ import hmac
 import ipaddress
 import logging
 import socket
+import time
 from collections.abc import Callable, Sequence
 from urllib.parse import urlsplit
 
@@ -19,9 +20,10 @@ import httpx2
 import msgspec
 
 from edge_sdk.errors import InvalidInputError, ServerError
+from fleet_server.api_types import HistoryRow
 from fleet_server.fleet import alert_row
 from fleet_server.mail import Mailer, is_address, letter
-from fleet_server.records import EventRecord, Hook
+from fleet_server.records import Delivery, EventRecord, Hook
 from fleet_server.store import Store
 from fleet_server.views import AlertRow
 
@@ -30,28 +32,12 @@ log = logging.getLogger("fleet_server.webhooks")
 TIMEOUT = httpx2.Timeout(10.0)
 FIRST_WAIT, LONGEST_WAIT = 5.0, 3600.0
 BATCH = 50
-MAX_URL = 1000
+MAX_URL, MAX_ERROR = 1000, 500
 SIGNATURE = "edge-signature"
-MAIL = "mailto:"
+MAIL, MAILED = "mailto:", 250  # SMTP's word for taken
 NO_RELAY = "e-mail needs an SMTP server: start the server with --smtp (or EDGE_SMTP)"
 
 Resolve = Callable[[str, int], Sequence[str]]
-
-
-class Told(msgspec.Struct, frozen=True):
-    """The body of a delivery: one line of the fleet's history.
-
-    Attributes:
-        alert: as it is now, if the line is about one.
-    """
-
-    id: int
-    at: float
-    source: str
-    name: str
-    detail: str
-    device: str | None
-    alert: AlertRow | None = None
 
 
 def check_url(url: str) -> None:
@@ -116,6 +102,7 @@ class Messenger:
         resolve: host and port to addresses.
         http: sends; it must not follow redirects.
         mailer: sends to `mailto:` addresses; None if the server was told no SMTP server.
+        timer: seconds, for how long a delivery takes.
     """
 
     def __init__(
@@ -124,9 +111,10 @@ class Messenger:
         resolve: Resolve = addresses_of,
         http: httpx2.Client | None = None,
         mailer: Mailer | None = None,
+        timer: Callable[[], float] = time.perf_counter,
     ) -> None:
         self._mailer = mailer
-        self._store, self._resolve = store, resolve
+        self._store, self._resolve, self._timer = store, resolve, timer
         self._http = http or httpx2.Client(timeout=TIMEOUT, follow_redirects=False, trust_env=False)
 
     def close(self) -> None:
@@ -141,8 +129,9 @@ class Messenger:
     def _deliver(self, hook: Hook, now: float) -> None:
         for event in self._store.events_after(hook.position, BATCH):
             if wants(hook, event):
-                why = self.send(hook, event, now)
-                if why:
+                made = self.send(hook, event, now)
+                self._store.add_delivery(made)
+                if why := made.error:
                     failures = hook.failures + 1
                     wait = min(FIRST_WAIT * 2 ** (failures - 1), LONGEST_WAIT)
                     log.warning("webhook %s: %s; again in %d s", hook.id, why, wait)
@@ -158,17 +147,28 @@ class Messenger:
             hook = msgspec.structs.replace(hook, position=event.id)
             self._store.save_hook(hook)
 
-    def send(self, hook: Hook, event: EventRecord, now: float) -> str:
-        """Why a delivery failed; empty if it was taken."""
-        alert = self._alert(event)
+    def send(self, hook: Hook, event: EventRecord, now: float) -> Delivery:
+        """One try; it was taken if the receiver answers with a status of 200 to 299."""
+        begun, status, alert = self._timer(), 0, self._alert(event)
         try:
             if hook.url.startswith(MAIL):
                 self._mail(hook, event, alert, now)
+                status = MAILED
             else:
-                self._post(hook, event, alert, now)
-        except (httpx2.HTTPError, ServerError) as error:
-            return str(error) or type(error).__name__
-        return ""
+                status = self._post(hook, event, alert, now)
+            host = urlsplit(hook.url).hostname
+            error = "" if 200 <= status < 300 else f"{host} answered {status}"
+        except (httpx2.HTTPError, ServerError) as failure:
+            error = str(failure) or type(failure).__name__
+        return Delivery(
+            hook=hook.id,
+            event=event.id,
+            name=event.name,
+            at=now,
+            status=status,
+            error=error[:MAX_ERROR],
+            seconds=self._timer() - begun,
+        )
 
     def _alert(self, event: EventRecord) -> AlertRow | None:
         if not event.name.startswith("alert "):
@@ -176,10 +176,8 @@ class Messenger:
         found = self._store.alert(event.detail.partition(":")[0])
         return alert_row(found) if found else None
 
-    def _post(self, hook: Hook, event: EventRecord, alert: AlertRow | None, now: float) -> None:
-        body = msgspec.json.encode(
-            Told(event.id, event.at, event.source, event.name, event.detail, event.device, alert)
-        )
+    def _post(self, hook: Hook, event: EventRecord, alert: AlertRow | None, now: float) -> int:
+        body = msgspec.json.encode(history_row(event, alert))
         parts = urlsplit(hook.url)
         headers = {
             "content-type": "application/json",
@@ -196,8 +194,7 @@ class Messenger:
             headers=headers,
             extensions={"sni_hostname": parts.hostname or ""},
         )
-        if not answer.is_success:
-            raise ServerError(f"{parts.hostname} answered {answer.status_code}")
+        return answer.status_code
 
     def _mail(self, hook: Hook, event: EventRecord, alert: AlertRow | None, now: float) -> None:
         if self._mailer is None:
@@ -226,6 +223,19 @@ def in_words(event: EventRecord, alert: AlertRow | None) -> str:
         f"Seen on {alert.devices} devices; edge alert show {alert.id}",
     ]
     return "\n\n".join(line for line in lines if line) + "\n"
+
+
+def history_row(event: EventRecord, alert: AlertRow | None = None) -> HistoryRow:
+    """A line of the history as others are told it; with the alert that it is about."""
+    return HistoryRow(
+        id=event.id,
+        at=event.at,
+        source=event.source,
+        name=event.name,
+        detail=event.detail,
+        device=event.device,
+        alert=alert,
+    )
 
 
 def wants(hook: Hook, event: EventRecord) -> bool:

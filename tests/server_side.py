@@ -162,7 +162,7 @@ class Backend:
             Report(generation=generation, phase=phase, running=running), **changes
         )
 
-    def application(self, now=None, *, mails=False):
+    def application(self, now=None, oidc=None, *, mails=False):
         """The HTTP side over this, and its parts; no MQTT."""
         clock = now or Clock()
         self.commands = []
@@ -191,10 +191,13 @@ class Backend:
             changed=lambda: None,
             meters=Meters(),
             guard=Guard(self.store, self.keyring.admin_token, clock, QUICK),
+            oidc=oidc,
             posted=posted,
             now=clock,
         )
-        return make_app(parts, Changes()), parts
+        changes = Changes()
+        changes.close()  # a stream tells what there is, and ends
+        return make_app(parts, changes), parts
 
 
 @contextmanager

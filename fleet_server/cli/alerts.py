@@ -2,7 +2,6 @@
 
 import click
 
-from edge_sdk.errors import InvalidInputError
 from fleet_server.cli.asking import asks, show
 from fleet_server.cli.table import moment, table
 from fleet_server.client import Client
@@ -28,9 +27,7 @@ def list_alerts(client: Client, *, as_json: bool) -> None:
 @asks
 def show_alert(client: Client, alert_id: str, *, as_json: bool) -> None:
     """One alert: what moved, why, what it costs, what to do."""
-    row = next((a for a in client.alerts() if a.id == alert_id), None)
-    if row is None:
-        raise InvalidInputError(f"there is no alert {alert_id[:40]!r}: edge alert list")
+    row = client.alert(alert_id)
     lines = [
         f"{row.id} {row.severity}, {row.state}: {row.title}",
         row.detail,

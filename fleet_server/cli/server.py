@@ -6,6 +6,7 @@ import resource
 import signal
 import time
 from pathlib import Path
+from typing import Any
 
 import click
 import msgspec
@@ -23,12 +24,15 @@ from fleet_server.broker_config import (
 from fleet_server.ca import open_ca
 from fleet_server.cli.asking import asks
 from fleet_server.cli.places import default_data_dir, default_publisher
+from fleet_server.cli.settings_file import SETTINGS, read_settings, settings_text
 from fleet_server.client import Client
-from fleet_server.data_dir import KEYS, Running
+from fleet_server.data_dir import CA_CERTIFICATE, KEYS, Running
 from fleet_server.decay import DAY
+from fleet_server.founding import Plan, found
 from fleet_server.keyring import Keyring
 from fleet_server.logs import log_to_stderr
 from fleet_server.mail import parse_relay
+from fleet_server.oidc import OidcSettings
 from fleet_server.store.engines import has_password
 from fleet_server.tls import server_names
 from fleet_server.worker import Worker
@@ -55,18 +59,75 @@ def _no_password_in_argv(ctx: click.Context, option: click.Parameter, url: str) 
     return url
 
 
-_data_dir = click.option(
-    "--data-dir",
-    type=click.Path(path_type=Path, file_okay=False),
-    envvar="EDGE_DATA_DIR",
-    default=default_data_dir,
-    show_default="edge-server in your data folder",
-    help="Database, bundles and keys; made at the first start.",
-)
+_DATA_DIR = ("--data-dir",)
+_DATA_DIR_KNOWN: dict[str, Any] = {
+    "type": click.Path(path_type=Path, file_okay=False),
+    "envvar": "EDGE_DATA_DIR",
+    "default": default_data_dir,
+    "show_default": "edge-server in your data folder",
+    "help": "Database, bundles, keys and settings (server.toml).",
+}
+_data_dir = click.option(*_DATA_DIR, **_DATA_DIR_KNOWN)
+
+
+def _settings_of(ctx: click.Context, _option: click.Parameter, data_dir: Path) -> Path:
+    """Take what the folder's settings file says as the defaults of the other options."""
+    ctx.default_map = read_settings(data_dir / SETTINGS, ctx.command)
+    return data_dir
 
 
 @server.command()
-@_data_dir
+@click.option(*_DATA_DIR, **_DATA_DIR_KNOWN)
+@click.option(
+    "--name",
+    "names",
+    multiple=True,
+    required=True,
+    help="Host name or address that devices and people use; may be repeated.",
+)
+@click.option("--host", default="0.0.0.0", show_default=True, help="Address to listen on.")  # noqa: S104
+@click.option("--port", type=click.IntRange(1, 65535), default=8080, show_default=True)
+@click.option("--mqtt-port", type=click.IntRange(1, 65535), default=MQTTS_PORT, show_default=True)
+@click.option(
+    "--publisher",
+    "publishers",
+    type=click.Path(path_type=Path),
+    multiple=True,
+    help="Public key (.pub) whose bundles are taken.  [default: that of 'edge convert']",
+)
+def init(
+    data_dir: Path,
+    names: tuple[str, ...],
+    host: str,
+    port: int,
+    mqtt_port: int,
+    publishers: tuple[Path, ...],
+) -> None:
+    """Set a server up: keys, CA, certificate, settings, and the link of the first administrator."""
+    settings = {
+        "host": host,
+        "port": port,
+        "mqtt-port": mqtt_port,
+        "tls": True,
+        "name": list(names),
+    }
+    plan = Plan(
+        host=host,
+        names=names,
+        publishers=[PublicKey.load(path) for path in publishers],
+        default_publisher=default_publisher(),
+        settings=settings_text(settings),
+    )
+    keyring, link = found(data_dir, data_dir / SETTINGS, plan, time.time())  # noqa: TID251 - the edge
+    place = f"[{names[0]}]" if ":" in names[0] else names[0]
+    click.echo(f"settings: {data_dir / SETTINGS}")
+    click.echo(f"CA:       {data_dir / KEYS / CA_CERTIFICATE}, SHA-256 {keyring.trust.ca}")
+    click.echo(f"start:    edge server run --data-dir {data_dir}")
+    click.echo(f"then opens once, within a day: https://{place}:{port}{link}")
+
+
+@server.command()
+@click.option(*_DATA_DIR, **_DATA_DIR_KNOWN, is_eager=True, callback=_settings_of)
 @click.option("--host", default="127.0.0.1", show_default=True, help="Address to listen on.")
 @click.option(
     "--port",
@@ -137,6 +198,20 @@ _data_dir = click.option(
     show_default=True,
     help="How long single windows stay; sums by hour stay three times as long, by day always.",
 )
+@click.option(
+    "--oidc-issuer",
+    envvar="EDGE_OIDC_ISSUER",
+    default="",
+    metavar="URL",
+    help="OpenID Connect provider where users may log in; its secret by EDGE_OIDC_SECRET.",
+)
+@click.option("--oidc-client", default="edge-server", show_default=True, help="Our id there.")
+@click.option(
+    "--oidc-claim",
+    default="email",
+    show_default=True,
+    help="What the provider tells that is a user's name here.",
+)
 @click.option("--json-logs", is_flag=True, help="One JSON object a line on the standard error.")
 def run(  # noqa: PLR0913 - one argument an option
     data_dir: Path,
@@ -150,6 +225,9 @@ def run(  # noqa: PLR0913 - one argument an option
     broker: str,
     smtp: str,
     keep_days: float,
+    oidc_issuer: str,
+    oidc_client: str,
+    oidc_claim: str,
     *,
     json_logs: bool,
     tls: bool,
@@ -168,6 +246,7 @@ def run(  # noqa: PLR0913 - one argument an option
         tls=tls,
         plain=plain,
         names=names,
+        oidc=_oidc(oidc_issuer, oidc_client, oidc_claim),
         database=database,
         drift_past=drift_past,
         broker=broker,
@@ -244,7 +323,7 @@ def broker_config(data_dir: Path, kind: str, out: Path, names: tuple[str, ...], 
     now = time.time()  # noqa: TID251 - this is the edge
     keys = data_dir / KEYS
     if not keys.exists():
-        raise InvalidInputError(f"{data_dir} has no keys yet: start 'edge server run --tls' once")
+        raise InvalidInputError(f"{data_dir} has no keys yet: run 'edge server init' first")
     ca = open_ca(keys, first=False)
     ensure_client_certificate(keys, ca, now)
     write = {"mosquitto": write_mosquitto, "emqx": write_emqx}[kind]
@@ -258,6 +337,13 @@ def link(client: Client, *, as_json: bool) -> None:
     """Print a link that opens the page once, within the hour."""
     address = client.new_login_link()
     click.echo(msgspec.json.encode({"link": address}) if as_json else address)
+
+
+def _oidc(issuer: str, client: str, claim: str) -> OidcSettings | None:
+    if not issuer:
+        return None
+    secret = os.environ.get("EDGE_OIDC_SECRET", "")
+    return OidcSettings(issuer=issuer, client=client, secret=secret, claim=claim)
 
 
 def _mqtt_port(http_port: int, *, tls: bool) -> int:

@@ -1,10 +1,12 @@
 """`edge webhook`: what happens in the fleet, told to other services."""
 
+from itertools import islice
+
 import click
 import msgspec
 
 from fleet_server.cli.asking import asks
-from fleet_server.cli.table import table
+from fleet_server.cli.table import moment, table
 from fleet_server.client import Client
 
 
@@ -44,6 +46,20 @@ def add(client: Client, url: str, events: tuple[str, ...], *, private: bool, as_
     by_mail = url.startswith("mailto:")
     words = f"{made.id} writes to {url}" if by_mail else f"{made.id} signs with {made.secret}"
     _show(made, words, as_json=as_json)
+
+
+@webhook.command()
+@click.argument("hook", metavar="ID")
+@click.option("--limit", type=click.IntRange(1, 1000), default=50, show_default=True)
+@asks
+def log(client: Client, hook: str, limit: int, *, as_json: bool) -> None:
+    """The last tries to tell a webhook: when, of what, and what its receiver answered."""
+    rows = list(islice(client.deliveries(hook), limit))
+    cells = [
+        [moment(d.at), str(d.event), d.name, str(d.status or "-"), f"{d.seconds:.2f} s", d.error]
+        for d in rows
+    ]
+    _show(rows, table(["AT", "EVENT", "NAME", "STATUS", "TOOK", "WHY"], cells), as_json=as_json)
 
 
 @webhook.command()

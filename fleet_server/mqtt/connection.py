@@ -263,5 +263,8 @@ class Connection(asyncio.Protocol):
 
 def _certificate(transport: asyncio.Transport) -> bytes:
     """What the client's handshake proved, if there was one (with TLS it is over by now)."""
+    shown = transport.get_extra_info("certificate")  # of a WebSocket
+    if shown is not None:
+        return bytes(shown)
     tls = transport.get_extra_info("ssl_object")
     return (tls.getpeercert(binary_form=True) or b"") if tls else b""

@@ -49,7 +49,7 @@ class Endpoint:
         loop = asyncio.get_running_loop()
         try:
             self._server = await loop.create_server(
-                lambda: Connection(self),
+                self.connection,
                 self._host,
                 self._port,
                 backlog=1024,
@@ -74,6 +74,10 @@ class Endpoint:
     def port(self) -> int:
         """The port listened on; before `start` the one asked for."""
         return self._port
+
+    def connection(self) -> Connection:
+        """A connection that has no transport yet: for one that came in by another port."""
+        return Connection(self)
 
     async def stop(self) -> None:
         """Close every connection and wait, not for ever, until what was received is stored."""

@@ -33,13 +33,13 @@ class Control(People):
         if model is not None:
             wanted = wanted.where(table.c.model == model)
         with self._read() as c:
-            return [_bundle(row) for row in c.execute(wanted).mappings()]
+            return [bundle_of(row) for row in c.execute(wanted).mappings()]
 
     def bundle(self, digest: str) -> BundleRecord | None:
         table = tables.bundles
         with self._read() as c:
             row = c.execute(select(table).where(table.c.digest == digest)).mappings().first()
-        return _bundle(row) if row else None
+        return bundle_of(row) if row else None
 
     def save_alert(self, alert: AlertRecord) -> None:
         values = msgspec.structs.asdict(alert)
@@ -73,7 +73,8 @@ class Control(People):
         return AlertRecord(**row) if row else None
 
 
-def _bundle(row: RowMapping) -> BundleRecord:
+def bundle_of(row: RowMapping) -> BundleRecord:
+    """A row of the table."""
     baseline = from_json(Baseline, row["baseline"].encode(), "a stored baseline")
     manifest = from_json(Manifest, row["manifest"].encode(), "a stored manifest")
     values = {**row, "manifest": manifest, "baseline": baseline, "edges_id": baseline.edges_id}

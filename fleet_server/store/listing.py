@@ -1,12 +1,20 @@
 """Pages of long lists: only the rows that are shown are read, however long the list is."""
 
 from collections.abc import Sequence
+from typing import Any
 
 import msgspec
-from sqlalchemy import ColumnElement, Select, and_, case, func, select
+from sqlalchemy import Column, ColumnElement, Select, Table, and_, case, func, select
 
-from fleet_server.records import DeviceRecord, EventRecord, WindowRecord
+from fleet_server.records import (
+    BundleRecord,
+    DeviceRecord,
+    EventRecord,
+    RolloutRecord,
+    WindowRecord,
+)
 from fleet_server.store import tables
+from fleet_server.store.control import bundle_of
 from fleet_server.store.devices import device_of
 from fleet_server.store.telemetry import NUMBERS, Telemetry
 
@@ -32,6 +40,29 @@ class DeviceFilter(msgspec.Struct, frozen=True, kw_only=True):
     running: str = ""
     phase: str = ""
     silent_since: float | None = None
+
+
+class BundleFilter(msgspec.Struct, frozen=True, kw_only=True):
+    """Which bundles; empty leaves a question out."""
+
+    model: str = ""
+    version: str = ""
+    profile: str = ""
+
+
+class RolloutFilter(msgspec.Struct, frozen=True, kw_only=True):
+    """Which rollouts; empty leaves a question out."""
+
+    model: str = ""
+    version: str = ""
+    status: str = ""
+
+
+class EventFilter(msgspec.Struct, frozen=True, kw_only=True):
+    """Which lines of the history; empty leaves a question out. `name` is how theirs begins."""
+
+    device: str = ""
+    name: str = ""
 
 
 class Listing(Telemetry):
@@ -89,6 +120,34 @@ class Listing(Telemetry):
         with self._read() as c:
             return {row[0]: row[1] for row in c.execute(query)}
 
+    def bundle_page(self, wanted: BundleFilter, after: str, limit: int) -> list[BundleRecord]:
+        """Bundles, newest first, behind the digest `after`."""
+        table = tables.bundles
+        query = _newest_first(table, table.c.digest, table.c.published_at, wanted, after)
+        with self._read() as c:
+            return [bundle_of(row) for row in c.execute(query.limit(limit)).mappings()]
+
+    def rollout_page(self, wanted: RolloutFilter, after: str, limit: int) -> list[RolloutRecord]:
+        """Rollouts, newest first, behind the one with the id `after`."""
+        table = tables.rollouts
+        query = _newest_first(table, table.c.id, table.c.created_at, wanted, after)
+        with self._read() as c:
+            return [RolloutRecord(**row) for row in c.execute(query.limit(limit)).mappings()]
+
+    def event_page(self, wanted: EventFilter, before: int, limit: int) -> list[EventRecord]:
+        """The history, newest first, up to the event before the one with the id `before`."""
+        table = tables.events
+        columns = [table.c[name] for name in EventRecord.__struct_fields__]
+        query = select(*columns).order_by(table.c.id.desc())
+        if before:
+            query = query.where(table.c.id < before)
+        if wanted.device:
+            query = query.where(table.c.device == wanted.device)
+        if wanted.name:
+            query = query.where(table.c.name.startswith(wanted.name, autoescape=True))
+        with self._read() as c:
+            return [EventRecord(**row) for row in c.execute(query.limit(limit)).mappings()]
+
     def profiles_and_models(self) -> tuple[list[str], list[str]]:
         """What devices can be filtered by: that for which there are bundles."""
         table = tables.bundles
@@ -135,6 +194,24 @@ def _state(now: float) -> ColumnElement[str]:
         (periods <= LATE_PERIODS, "late"),
         else_="offline",
     )
+
+
+def _newest_first(
+    table: Table,
+    key: Column[str],
+    at: Column[float],
+    wanted: msgspec.Struct,
+    after: str,
+) -> Select[Any]:
+    """By `at`, then `key`; `wanted` has columns' names with what they must be."""
+    query = select(table).order_by(at.desc(), key)
+    for name, value in msgspec.structs.asdict(wanted).items():
+        if value:
+            query = query.where(table.c[name] == value)
+    if after:
+        last = select(at).where(key == after).scalar_subquery()
+        query = query.where((at < last) | ((at == last) & (key > after)))
+    return query
 
 
 def _filtered(query: Select, wanted: DeviceFilter) -> Select:  # type: ignore[type-arg]

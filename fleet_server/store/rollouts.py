@@ -7,6 +7,7 @@ from sqlalchemy import and_, delete, exists, func, insert, or_, select, update
 
 from edge_sdk.errors import RefusedError
 from fleet_server.records import (
+    AssignmentRecord,
     DecisionRecord,
     RolloutRecord,
     Seat,
@@ -63,12 +64,16 @@ class Rollouts(People):
             c.execute(insert(tables.decisions).values(values))
             self.add_audit(at, "controller", "rollout decision", rollout, document.decode())
 
-    def decisions(self, rollout: str, limit: int = 100) -> list[DecisionRecord]:
-        """Newest first."""
+    def decisions(
+        self, rollout: str, limit: int = 100, before: int | None = None
+    ) -> list[DecisionRecord]:
+        """Newest first, those with an id below `before`."""
         table = tables.decisions
         wanted = (
             select(table).where(table.c.rollout == rollout).order_by(table.c.id.desc()).limit(limit)
         )
+        if before is not None:
+            wanted = wanted.where(table.c.id < before)
         with self._read() as c:
             return [DecisionRecord(**row) for row in c.execute(wanted).mappings()]
 
@@ -216,6 +221,36 @@ class Rollouts(People):
             wanted = wanted.where(table.c.device == device)
         with self._read() as c:
             return [StandingRecord(**row) for row in c.execute(wanted).mappings()]
+
+    def newest_of_rollouts(self) -> tuple[int, int, int]:
+        """The highest ids of orders, moves and decisions there are; 0 where there is none."""
+        kinds = (tables.orders, tables.transitions, tables.decisions)
+        with self._read() as c:
+            found = [c.execute(select(func.max(kind.c.id))).scalar() or 0 for kind in kinds]
+        return found[0], found[1], found[2]
+
+    def decisions_after(self, number: int, limit: int) -> list[DecisionRecord]:
+        """Those with a higher id, oldest first."""
+        table = tables.decisions
+        wanted = select(table).where(table.c.id > number).order_by(table.c.id).limit(limit)
+        with self._read() as c:
+            return [DecisionRecord(**row) for row in c.execute(wanted).mappings()]
+
+    def orders_after(self, number: int, limit: int) -> list[tuple[int, AssignmentRecord]]:
+        """Orders with a higher id, with it, oldest first."""
+        table = tables.orders
+        wanted = select(table).where(table.c.id > number).order_by(table.c.id).limit(limit)
+        with self._read() as c:
+            rows = [dict(row) for row in c.execute(wanted).mappings()]
+        return [(row.pop("id"), AssignmentRecord(**row)) for row in rows]
+
+    def moves_after(self, number: int, limit: int) -> list[tuple[int, StandingRecord]]:
+        """Devices' moves with a higher id, with it, oldest first."""
+        table = tables.transitions
+        wanted = select(table).where(table.c.id > number).order_by(table.c.id).limit(limit)
+        with self._read() as c:
+            rows = [dict(row) for row in c.execute(wanted).mappings()]
+        return [(row.pop("id"), StandingRecord(**row)) for row in rows]
 
     def failures(self, since: float, standings: Sequence[str]) -> dict[str, int]:
         """How often each device came to stand so since then, over all rollouts."""

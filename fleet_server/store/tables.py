@@ -365,6 +365,20 @@ hooks = Table(
     *_all(Text, "last_error"),
 )
 
+deliveries = Table(
+    "deliveries",
+    metadata,
+    _id(),
+    *_all(Text, "hook"),
+    *_all(Whole, "event"),
+    *_all(Text, "name"),
+    *_all(Float, "at"),
+    *_all(Integer, "status"),
+    *_all(Text, "error"),
+    *_all(Float, "seconds"),
+    Index("deliveries_by_hook", "hook", "id"),
+)
+
 repeated = Table(
     "repeated",
     metadata,

@@ -3,10 +3,12 @@
 import msgspec
 from sqlalchemy import delete, func, insert, select, update
 
-from fleet_server.records import EventRecord, Hook, Repeated
+from fleet_server.api_types import DeliveryRow
+from fleet_server.records import Delivery, EventRecord, Hook, Repeated
 from fleet_server.store import tables
 from fleet_server.store.database import Database
 
+DELIVERIES_KEPT = 1000
 PRUNED = 5000  # rows in one transaction, so that nobody waits long for it
 
 
@@ -75,9 +77,27 @@ class Upkeep(Database):
             rows = c.execute(select(tables.hooks).order_by(tables.hooks.c.id)).mappings()
             return [Hook(**{**row, "private": bool(row["private"])}) for row in rows]
 
+    def add_delivery(self, made: Delivery) -> None:
+        """Write down a try; the newest `DELIVERIES_KEPT` of each hook stay."""
+        table = tables.deliveries
+        of_hook = select(table.c.id).where(table.c.hook == made.hook)
+        oldest = of_hook.order_by(table.c.id.desc()).offset(DELIVERIES_KEPT)
+        with self.transaction(), self._write() as c:
+            c.execute(insert(table).values(msgspec.structs.asdict(made)))
+            c.execute(delete(table).where(table.c.id.in_(oldest.limit(PRUNED))))
+
+    def deliveries(self, hook: str) -> list[DeliveryRow]:
+        """The last tries, newest first."""
+        table = tables.deliveries
+        columns = [table.c[name] for name in DeliveryRow.__struct_fields__]
+        query = select(*columns).where(table.c.hook == hook).order_by(table.c.id.desc())
+        with self._read() as c:
+            return [DeliveryRow(**row) for row in c.execute(query).mappings()]
+
     def drop_hook(self, hook: str) -> bool:
-        """Whether there was one."""
-        with self._write() as c:
+        """Whether there was one; what it was told is forgotten with it."""
+        with self.transaction(), self._write() as c:
+            c.execute(delete(tables.deliveries).where(tables.deliveries.c.hook == hook))
             return c.execute(delete(tables.hooks).where(tables.hooks.c.id == hook)).rowcount > 0
 
     def repeated(self, key: str) -> Repeated | None:

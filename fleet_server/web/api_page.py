@@ -53,7 +53,7 @@ def operations(document: Mapping[str, Any]) -> list[Operation]:
                 Operation(
                     method=method.upper(),
                     path=path,
-                    words=told.get("description", told.get("summary", "")),
+                    words=told.get("description", told.get("summary", "")).replace("`", ""),
                     scope=scope_of(method.upper(), path) if ours else "",
                     parameters=tuple(p["name"] for p in told.get("parameters", ())),
                     body=_schema(told.get("requestBody", {})),
@@ -67,5 +67,8 @@ def _schema(part: Mapping[str, Any]) -> str:
     for content in part.get("content", {}).values():
         schema = content.get("schema", {})
         name = schema.get("$ref") or schema.get("items", {}).get("$ref") or ""
-        return str(name.rpartition("/")[2] or schema.get("format", schema.get("type", "")))
+        known = name.rpartition("/")[2]
+        if known.startswith("Page_"):  # Page[AlertRow], as OpenAPI may call it
+            known = f"page of {known.removeprefix('Page_').rstrip('_')}"
+        return str(known or schema.get("format", schema.get("type", "")))
     return ""

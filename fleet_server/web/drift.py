@@ -1,23 +1,20 @@
 """The drift pages: models by what their alerts cost, and the report of one; also as a file."""
 
-from typing import Literal
 from urllib.parse import quote
 
 from fastapi import APIRouter, Depends, Request, Response
 from fastapi.responses import RedirectResponse
 
 from fleet_server import alert_life as life
-from fleet_server.api_alerts import change_alert
 from fleet_server.asking import Required, caller_of
-from fleet_server.decay import DAY
 from fleet_server.drift_report import report_of
 from fleet_server.fleet import alert_rows
 from fleet_server.parts import Parts
+from fleet_server.web.alert_pages import Change, act
 from fleet_server.web.drift_file import draws
 from fleet_server.web.frame import Frame
 
 HOURS = 72.0
-Change = Literal["acknowledge", "mute", "rebaseline"]
 
 
 def drift_router(frame: Frame, parts: Parts, required: Required) -> APIRouter:
@@ -44,15 +41,7 @@ def drift_router(frame: Frame, parts: Parts, required: Required) -> APIRouter:
 
     @router.post("/drift/{model}/alerts/{alert_id}/{do}")
     def change(model: str, alert_id: str, do: Change) -> Response:
-        now = parts.now()
-        match do:
-            case "acknowledge":
-                change_alert(parts, alert_id, life.acknowledged)
-            case "mute":
-                change_alert(parts, alert_id, lambda row: life.muted(row, now + DAY, now))
-            case "rebaseline":
-                change_alert(parts, alert_id, lambda row: parts.controls.rebaseline(row, now))
-        parts.changed()
+        act(parts, alert_id, do)
         return RedirectResponse(f"/drift/{quote(model)}", 303)
 
     return router

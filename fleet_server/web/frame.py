@@ -24,6 +24,7 @@ NAV = (
     ("Models", "/models"),
     ("Rollouts", "/rollouts"),
     ("Drift", "/drift"),
+    ("Alerts", "/alerts"),
     ("Labels", "/labels"),
     ("Audit", "/audit"),
 )
@@ -42,8 +43,8 @@ HEADERS = {
 class Frame:
     """Jinja behind one call; escapes everything, fails on a name that is not there."""
 
-    def __init__(self, version: str) -> None:
-        """`version` is the server's, for the foot of the page."""
+    def __init__(self, version: str, provider: str = "") -> None:
+        """`version` is the server's, for the foot; `provider` where one may log in too (OIDC)."""
         self.assets = load_assets()
         self.jinja = Environment(
             loader=PackageLoader("fleet_server.web"),
@@ -66,6 +67,7 @@ class Frame:
             "nav": NAV,
             "running_bar": figures.running_bar,
             "shown_devices": figures.shown_devices,
+            "provider": provider,
             "version": version,
         }
 

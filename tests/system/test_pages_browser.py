@@ -1,28 +1,29 @@
-"""The pages in a real Chromium: for axe, on a phone, and without JavaScript."""
+"""The pages in a real Chromium: for axe, on a phone, by keyboard, and without JavaScript."""
 
 import shutil
 import socket
 import threading
 from contextlib import contextmanager
 
+import numpy as np
 import pytest
 import uvicorn
 from axe_playwright_python.sync_playwright import Axe
 from playwright.sync_api import sync_playwright
 
-from fleet_server.alert_life import opened
-from fleet_server.fleet import alert_record
-from fleet_server.samples import record_of
+from edge_sdk.formats import to_msgpack
+from edge_sdk.messages import Sample
+from fleet_server.planning import Wish
+from fleet_server.records import SampleRecord
 from tests.server_side import NOW, backend
-from tests.unit.test_decay_alerts import a_finding
-from tests.unit.test_decay_rollups import arrived, put
-from tests.unit.test_decay_samples import a_sample
+from tests.unit.test_api_lists import an_alert
 from tests.unit.test_server_fleet import confirm, windows
 
 CHROMIUM = shutil.which("chromium")
-PATHS = ("/", "/devices", "/devices/pi-1", "/models", "/models/digits/1", "/audit", "/api/docs",
-         "/drift", "/drift/digits", "/labels", "/labels/digits")  # fmt: skip
-VIEWS = (("light", 1280), ("dark", 1280), ("light", 390))
+PATHS = (
+    "/", "/devices", "/devices/pi-1", "/models", "/models/digits/1", "/rollouts", "/rollouts/{id}",
+    "/drift", "/drift/digits", "/alerts", "/labels", "/labels/digits", "/audit", "/api/docs",
+)  # fmt: skip
 pytestmark = [
     pytest.mark.system,
     pytest.mark.skipif(not CHROMIUM, reason="Chromium is not installed: apt-get install chromium"),
@@ -42,53 +43,92 @@ def served(app):
             thread.join(20)
 
 
-@pytest.fixture
-def pages(tmp_path):
+def a_sample(back):
+    manifest, data = back.bundle.manifest, np.zeros(back.bundle.manifest.input.shape, np.uint8)
+    sample = Sample(
+        model="digits", version="1", digest=back.bundle.digest, command=1, policy="margin",
+        id="r1", score=0.5, probabilities=(1.0,) * len(manifest.labels), dtype="uint8",
+        shape=data.shape, data=data.tobytes(),
+    )  # fmt: skip
+    return SampleRecord(
+        device="pi-1", row="r1", subject="", model="digits", version="1",
+        digest=back.bundle.digest, policy="margin", score=0.5, predicted=manifest.labels[0],
+        confidence=0.5, body=to_msgpack(sample), received_at=NOW,
+    )  # fmt: skip
+
+
+class Site:
     """A browser, where the pages are, and the cookie that opens them."""
-    with backend(tmp_path) as back:
-        devices = [back.device(f"pi-{number}") for number in range(4)]
-        confirm(back, "pi-1")
-        windows(back, "pi-1", count=40)
-        for at in (NOW - 7200, NOW - 3600, NOW - 60):
-            put(back, arrived(devices[2], back.window(rows=50), at=at, wall=at))
-        back.store.save_alert(alert_record(opened("digits", a_finding(), NOW), NOW))
-        labels = back.bundle.manifest.labels
-        back.store.add_samples([record_of(a_sample(back), "pi-1", labels, NOW - 60)])
-        back.store.seen({"pi-1": NOW - 20}, {})
-        app, parts = back.application()
-        cookie = parts.guard.open_session("console")
-        with served(app) as url, sync_playwright() as playwright:
-            browser = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
-            yield browser, url, {"name": "edge_session", "value": cookie, "url": url}
-            browser.close()
 
+    def __init__(self, browser, url, cookie, rollout):
+        self.browser, self.url = browser, url
+        self.cookie = {"name": "edge_session", "value": cookie, "url": url}
+        self.paths = [path.replace("{id}", rollout) for path in PATHS]
 
-def test_axe_finds_nothing_in_light_and_dark_and_on_a_phone(pages):
-    browser, url, cookie = pages
-    for scheme, width in VIEWS:
-        context = browser.new_context(
-            color_scheme=scheme, viewport={"width": width, "height": 800}, bypass_csp=True
-        )
-        context.add_cookies([cookie])
-        page = context.new_page()
-        for path in PATHS:
-            page.goto(url + path, wait_until="domcontentloaded")
-            found = Axe().run(page).response["violations"]
-            assert [(v["id"], v["nodes"][0]["html"]) for v in found] == [], (scheme, width, path)
-            assert page.evaluate("document.documentElement.scrollWidth <= innerWidth"), path
+    @contextmanager
+    def page(self, **options):
+        context = self.browser.new_context(**options)
+        context.add_cookies([self.cookie])
+        yield context.new_page()
         context.close()
 
 
-def test_without_javascript_every_page_shows_its_content_and_lists_are_filtered(pages):
-    browser, url, cookie = pages
-    context = browser.new_context(java_script_enabled=False)
-    context.add_cookies([cookie])
-    page = context.new_page()
-    for path in PATHS:
-        assert page.goto(url + path).status == 200
-        assert page.locator("main h1").count() == 1
-    page.goto(f"{url}/devices")
-    page.get_by_label("Name begins with").fill("pi-3")
-    page.get_by_role("button", name="Show").click()
-    assert page.locator("tbody tr").count() == 1
-    context.close()
+@pytest.fixture(scope="module")
+def site(tmp_path_factory):
+    with backend(tmp_path_factory.mktemp("pages")) as back:
+        for number in range(4):
+            back.device(f"pi-{number}")
+        confirm(back, "pi-1")
+        back.store.seen({"pi-1": NOW - 20}, {})
+        back.store.save_alert(an_alert(1))
+        back.store.add_samples([a_sample(back)])
+        app, parts = back.application()
+        wish = Wish(model="digits", version="1", strategy={"name": "canary"}, by="ann")
+        rollout = parts.controls.create(wish, NOW)
+        parts.controls.tick(NOW)
+        windows(back, "pi-1", count=40)
+        with served(app) as url, sync_playwright() as playwright:
+            browser = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
+            yield Site(browser, url, parts.guard.open_session("console"), rollout)
+            browser.close()
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_axe_finds_nothing_on_any_page_wide_or_on_a_phone(site, scheme):
+    found = []
+    with site.page(color_scheme=scheme, bypass_csp=True) as page:
+        for path in site.paths:
+            page.goto(site.url + path, wait_until="domcontentloaded")
+            for width in (1280, 390) if scheme == "light" else (1280,):
+                page.set_viewport_size({"width": width, "height": 800})
+                told = Axe().run(page).response["violations"]
+                found += [(path, width, v["id"], v["nodes"][0]["html"]) for v in told]
+                wide = page.evaluate("document.documentElement.scrollWidth - innerWidth")
+                found += [(path, width, "too wide by", wide)] if wide > 0 else []
+    assert found == []
+
+
+def test_without_javascript_every_page_shows_its_content_and_lists_are_filtered(site):
+    with site.page(java_script_enabled=False) as page:
+        for path in site.paths:
+            assert page.goto(site.url + path).status == 200
+            assert page.locator("main h1").count() == 1, path
+        page.goto(f"{site.url}/devices")
+        page.get_by_label("Name begins with").fill("pi-3")
+        page.get_by_role("button", name="Show").click()
+        assert page.locator("tbody tr").count() == 1
+
+
+def test_an_alert_is_seen_to_by_keyboard_alone(site):
+    with site.page() as page:
+        page.goto(f"{site.url}/alerts", wait_until="domcontentloaded")
+        page.keyboard.press("Tab")
+        assert page.evaluate("document.activeElement.textContent") == "Skip to content"
+        page.keyboard.press("Enter")
+        for _ in range(12):
+            page.keyboard.press("Tab")
+            if page.evaluate("document.activeElement.textContent") == "Acknowledge":
+                break
+        assert page.evaluate("getComputedStyle(document.activeElement).outlineStyle") != "none"
+        page.keyboard.press("Enter")
+        page.get_by_text("acknowledged").wait_for()

@@ -221,6 +221,32 @@ def test_answers_are_not_cached_and_the_api_describes_itself(http, server, fleet
     assert http.get("/docs").status_code == 404
 
 
+def test_the_history_is_told_as_it_happens_and_from_where_a_listener_was_cut_off(
+    http, server, fleet, device
+):
+    admin = {"authorization": f"Bearer {read_admin_token(server.data_dir)}"}
+    told = []
+    with http.stream(
+        "GET", "/api/v1/events/stream", headers={**admin, "last-event-id": "0"}, timeout=60
+    ) as stream:
+        assert stream.headers["content-type"].startswith("text/event-stream")
+        for line in stream.iter_lines():
+            if not line.startswith("data:"):
+                continue
+            told.append(json.loads(line.removeprefix("data:")))
+            if len(told) == 1:
+                fleet.revoke(device.name)
+                fleet.readmit(device.name)
+            if told[-1]["name"] == "readmitted":
+                break
+    ids = [event["id"] for event in told]
+    assert ids == sorted(set(ids))
+    assert ids[0] == 1
+    assert ("revoked", device.name) in {(e["name"], e["device"]) for e in told}
+    assert [event.id for event in fleet.history(device=device.name)][:1] == ids[-1:]
+    assert http.get("/api/v1/events/stream").status_code == 401
+
+
 def test_the_overview_shows_what_joined(fleet, device, digest):
     seen = fleet.overview()
     assert device.name in {row.id for row in seen.devices}

@@ -10,21 +10,35 @@ import msgspec
 import numpy as np
 import paho.mqtt.client as mqtt
 import pytest
+from websockets.exceptions import InvalidStatus
+from websockets.sync.client import connect
 
 from device_agent.agent import Agent
 from device_agent.certificate import Renewal, renewal_due, validity
-from device_agent.config import DeviceConfig
-from device_agent.endpoint import KEY, Endpoint, mutual_context
-from device_agent.link import MqttLink
+from device_agent.config import DeviceConfig, LinkConfig
+from device_agent.doctor import examine
+from device_agent.endpoint import KEY, Endpoint, mutual_context, parse_websocket
+from device_agent.link import Address, MqttLink
 from device_agent.store import Store
 from edge_sdk.cli import main
 from edge_sdk.errors import ServerError, UntrustedError
 from edge_sdk.formats import from_json
 from edge_sdk.identity import Token, Trust, shared_secrets
 from edge_sdk.signing import SigningKey
+from edge_sdk.topics import topic
 from fleet_server.ca import open_ca, server_certificate, server_context
 from fleet_server.data_dir import ca_file
-from tests.agent_world import BOARD, at_work, config, eventually, rows, running, setup, tiny_bundle
+from tests.agent_world import (
+    BOARD,
+    SystemClock,
+    at_work,
+    config,
+    eventually,
+    rows,
+    running,
+    setup,
+    tiny_bundle,
+)
 from tests.server_side import NOW, server_process
 
 pytestmark = pytest.mark.system
@@ -64,11 +78,15 @@ def enrolled(folder, server, token, name="dev-1"):
     return Store(folder / "state")
 
 
-def try_mqtt(server, username, password, context):
+def try_mqtt(server, username, password, context, transport="tcp"):
     """What the server says to a CONNECT: a reason's name, or "cut" if it hangs up at once."""
     said = []
+    port = server.where.mqtt_port if transport == "tcp" else server.where.port
     client = mqtt.Client(
-        mqtt.CallbackAPIVersion.VERSION2, protocol=mqtt.MQTTv5, reconnect_on_failure=False
+        mqtt.CallbackAPIVersion.VERSION2,
+        protocol=mqtt.MQTTv5,
+        transport=transport,
+        reconnect_on_failure=False,
     )
     client.username_pw_set(username, password)
     if context is not None:
@@ -76,7 +94,7 @@ def try_mqtt(server, username, password, context):
     client.on_connect = lambda _c, _d, _f, reason, _p: said.append(str(reason))
     client.on_disconnect = lambda *_: said.append("cut")
     try:
-        client.connect("127.0.0.1", server.where.mqtt_port)
+        client.connect("127.0.0.1", port)
         client.loop_start()
         eventually(lambda: said, "an answer")
         return said[0]
@@ -355,3 +373,49 @@ def test_a_start_that_would_be_open_to_others_is_refused(options, words, tmp_pat
         main(["server", "run", "--port", "0", *given, *options])
     assert ended.value.code == 2
     assert words in capsys.readouterr().err
+
+
+def over_websocket(folder, server, name):
+    usual = agent_config(folder, server, name)
+    place = server.where.url.replace("https://", "wss://")
+    return msgspec.structs.replace(usual, link=msgspec.structs.replace(usual.link, mqtt=place))
+
+
+def test_one_port_is_enough_mqtt_over_a_websocket_of_https(server, new_token, tmp_path):
+    asked = over_websocket(tmp_path, server, "ws-1")
+    with running(asked, new_token()) as agent:
+        eventually(lambda: agent.standing.online, "online")
+        eventually(lambda: agent.standing.outbox == 0, "confirmed")
+    folder = tmp_path / "state"
+    ca, password = ca_file(server.data_dir).read_text(), secrets_of(Store(folder)).mqtt_password
+    context, stranger = mutual_context(folder, ca), mutual_context(None, ca)
+    steps = {step.name: step for step in examine(asked, SystemClock.wall, mqtt=True)}
+    assert steps["MQTT publish"].result == "ok", steps
+    for transport in ("tcp", "websockets"):  # the same door at both ports
+        assert try_mqtt(server, "ws-1", password, context, transport) == "Success"
+        assert try_mqtt(server, "ws-1", "guess", context, transport) == "Bad user name or password"
+    with pytest.raises(InvalidStatus, match="403"):
+        connect(asked.link.mqtt + "/mqtt", ssl=stranger, subprotocols=["mqtt"])
+    other = tmp_path / "other"
+    enrolled(other, server, new_token(), "ws-2")
+    foreign = mutual_context(other / "state", ca)
+    assert try_mqtt(server, "ws-1", password, foreign, "websockets") == "Not authorized"
+
+
+def test_over_a_websocket_a_device_reaches_its_own_topics_alone(server, new_token, tmp_path):
+    store = enrolled(tmp_path, server, new_token(), "ws-3")
+    context = mutual_context(store.folder, ca_file(server.data_dir).read_text())
+    link = LinkConfig(server=server.where.url, mqtt=server.where.url.replace("https", "wss"))
+    ends = []
+    address = Address(
+        "127.0.0.1", server.where.port, "ws-3", secrets_of(store).mqtt_password, context, "/mqtt"
+    )
+    assert parse_websocket(link.mqtt, link.server).port == address.port
+    client = address.client(again=False)
+    client.on_connect = lambda c, *_: c.publish(topic("ws-1", "event"), b"x", qos=1)
+    client.on_disconnect = lambda _c, _d, _f, reason, _p: ends.append(str(reason))
+    client.connect(address.host, address.port)
+    client.loop_start()
+    eventually(lambda: ends, "the end")
+    client.loop_stop()
+    assert ends == ["Not authorized"]

@@ -1,5 +1,6 @@
 """Who may do what: every route for every role, tokens, sessions, and the audit log."""
 
+import re
 from itertools import pairwise
 
 import msgspec
@@ -15,6 +16,9 @@ from fleet_server.limits import Buckets
 from fleet_server.store import Store
 from tests.server_side import NOW, Clock, backend
 
+OPEN_TO_ALL = (
+    "/login", "/welcome", "/static/{name}", "/healthz", "/readyz", "/openapi.json", "/metrics",
+)  # fmt: skip
 PASSWORD = "correct horse battery"
 
 
@@ -69,6 +73,41 @@ def test_every_route_lets_in_the_roles_that_have_its_scope_and_nobody_else(house
     assert {stranger.request(method, path).status_code for method, path in routes} == {401}
 
 
+def flat(routes):
+    """Routes, and those of the routers that were included."""
+    for route in routes:
+        inner = getattr(route, "original_router", None)
+        if inner is None:
+            yield route
+        else:
+            yield from flat(inner.routes)
+
+
+def test_every_page_lets_in_the_roles_that_have_its_scope_and_nobody_else(house):
+    ours = {"sec-fetch-site": "same-origin"}
+    known = {
+        (method, re.sub(r"{(\w+)(:\w+)?}", r"x-\1", route.path))
+        for route in flat(house.app.routes)
+        if getattr(route, "include_in_schema", True) is False and route.path not in OPEN_TO_ALL
+        for method in {"GET", "POST"} & route.methods
+    }  # fmt: skip
+    pages = sorted(known)
+    assert len(pages) > 20
+    for role, scopes in ROLES.items():
+        client = house.client(cookie=house.guard.open_session(role))
+        for method, path in pages:
+            status = client.request(method, path, headers=ours).status_code
+            needed = scope_of(method, path)
+            assert (status == 403) == (needed not in scopes), (role, method, path, status)
+            if method == "POST" and path != "/logout":
+                foreign = client.request(method, path, headers={"sec-fetch-site": "cross-site"})
+                assert foreign.status_code == 403, (role, path)  # CSRF
+            if path == "/logout":
+                client = house.client(cookie=house.guard.open_session(role))
+    stranger = house.client()
+    assert {stranger.request(m, p, headers=ours).status_code for m, p in pages} == {401}
+
+
 def test_every_right_is_somebodys_and_each_role_has_the_rights_of_the_one_below():
     order = list(ROLES.values())
     assert all(lower < higher for lower, higher in pairwise(order))
@@ -107,12 +146,12 @@ def test_a_token_has_some_of_its_owners_rights_and_loses_them_with_the_owner(hou
 
 def test_tokens_are_listed_and_revoked_by_their_owner_or_an_administrator(house):
     viewer = house.client(house.tokens["viewer"])
-    [own] = viewer.get("/api/v1/tokens").json()
-    everybody = house.client(house.console).get("/api/v1/tokens").json()
+    [own] = viewer.get("/api/v1/tokens").json()["items"]
+    everybody = house.client(house.console).get("/api/v1/tokens").json()["items"]
     assert len(everybody) == len(ROLES)
     other = next(t["id"] for t in everybody if t["user"] == "admin")
     assert viewer.post(f"/api/v1/tokens/{other}/revoke").status_code == 400
-    assert viewer.post(f"/api/v1/tokens/{own['id']}/revoke").json() == []
+    assert viewer.post(f"/api/v1/tokens/{own['id']}/revoke").json() == own
     assert viewer.get("/api/v1/me").status_code == 401
 
 

@@ -8,6 +8,7 @@ from starlette.testclient import TestClient
 from fleet_server.records import NewEvent
 from fleet_server.store.listing import DeviceFilter
 from tests.server_side import NOW, backend
+from tests.unit.test_api_lists import an_alert
 from tests.unit.test_server_fleet import confirm, windows
 
 EVIL = "<script>alert(1)</script>\"'><img src=x onerror=alert(1)>"
@@ -146,3 +147,26 @@ def test_htmx_gets_the_content_alone_and_a_browser_the_whole_page(site, path):
     assert f'hx-get="{path}"' in whole
     assert "<!doctype" not in alone
     assert "<nav" not in alone.split("pager")[0]
+
+
+def test_alerts_are_seen_to_on_their_page_and_found_again_when_they_are_over(site):
+    store = site.back.store
+    for number in range(27):
+        store.save_alert(an_alert(number, title=f"moved {EVIL}"))
+    first = site.client.get("/alerts").text
+    assert EVIL not in first
+    assert first.count("<article") == 25
+    more = re.search(r'rel="next" href="([^"]+)"', first)[1].replace("&amp;", "&")
+    assert site.client.get(f"/alerts{more}").text.count("<article") == 2
+    assert "Nothing is over yet" in site.client.get("/alerts?show=over").text
+    assert site.client.post("/alerts/a1/acknowledge").status_code == 403  # no page of ours sent it
+    for do in ("acknowledge", "mute"):
+        answer = site.client.post(f"/alerts/a1/{do}", headers=OURS)
+        assert (answer.status_code, answer.headers["location"]) == (303, "/alerts")
+    assert {a.state for a in store.alerts() if a.id == "a1"} == {"muted"}
+    assert site.client.post("/alerts/a1/dance", headers=OURS).status_code == 400
+    assert site.client.post("/alerts/none/mute", headers=OURS).status_code == 404
+    site.parts.guard.new_user("vera", "viewer", "")
+    viewer = site.logged_in("vera")
+    assert "Acknowledge" not in viewer.get("/alerts").text
+    assert viewer.post("/alerts/a2/mute", headers=OURS).status_code == 403

@@ -3,6 +3,8 @@
 import json
 import random
 import re
+import shutil
+import subprocess
 from pathlib import Path
 
 import pytest
@@ -39,6 +41,26 @@ def test_the_services_of_compose_use_options_that_there_are():
         given = {word for word in rest if word.startswith("--")}
         assert given <= options_of(command), name
     assert {"database", "broker"} <= set(services)
+    lines = services["first"]["command"][0].splitlines()
+    told = [line.split()[2] for line in lines if line.startswith("edge server ")]
+    assert told == ["init", "broker-config"]
+    for line in lines[1:]:
+        given = {word for word in line.split() if word.startswith("--")}
+        assert given <= options_of(line.split()[2]), line
+
+
+@pytest.mark.skipif(shutil.which("systemd-analyze") is None, reason="systemd is not installed")
+@pytest.mark.parametrize("unit", ["edge-server.service", "edge-agent.service"])
+def test_systemd_takes_the_units_without_a_complaint(unit, tmp_path):
+    text = (ROOT / "deploy" / unit).read_text()
+    (tmp_path / unit).write_text(
+        re.sub(r"^ExecStart=\S+", "ExecStart=/bin/true", text, flags=re.MULTILINE)
+    )
+    done = subprocess.run(
+        ["systemd-analyze", "verify", str(tmp_path / unit)], capture_output=True, text=True
+    )
+    about_us = [line for line in done.stderr.splitlines() if unit in line]
+    assert (done.returncode, about_us) == (0, [])
 
 
 def test_the_service_file_starts_the_server_with_options_that_there_are():

@@ -53,7 +53,7 @@ def test_a_plan_says_what_a_rollout_would_do_and_starts_nothing(world):
     body = {"model": "digits", "version": "1", "strategy": {"name": "all-at-once"}}
     plan = world.admin.post("/api/v1/rollouts/plan", json=body).json()
     assert plan["phases"] == [["everyone", "serve", 4]]
-    assert world.admin.get("/api/v1/rollouts").json() == []
+    assert world.admin.get("/api/v1/rollouts").json()["items"] == []
 
 
 def test_a_rollout_is_steered_over_http_and_tells_of_every_device(world):
@@ -66,7 +66,7 @@ def test_a_rollout_is_steered_over_http_and_tells_of_every_device(world):
         answer = world.admin.post(f"/api/v1/rollouts/{made}/{command}", json={"reason": "a test"})
         assert answer.json()["rollout"]["status"] == status
         assert answer.json()["rollout"]["by"] == "console"
-    rows = world.admin.get(f"/api/v1/rollouts/{made}/devices").json()
+    rows = world.admin.get(f"/api/v1/rollouts/{made}/devices").json()["items"]
     assert {row["standing"] for row in rows} == {"not reached yet"}
     refused = world.admin.post(f"/api/v1/rollouts/{made}/pause")
     assert (refused.status_code, "is rolled back: it can't pause now" in refused.text) == (
@@ -116,8 +116,9 @@ def test_aliases_and_what_ran_are_asked_over_http(world):
     assert world.admin.get("/api/v1/models/digits/9").status_code == 404
     made = world.admin.post("/api/v1/models/digits/aliases/gold", json={"version": "1"})
     assert made.json()["by"] == "console"
-    assert [a["alias"] for a in world.admin.get("/api/v1/models/digits").json()] == ["gold"]
-    assert world.admin.get("/api/v1/devices/pi-0/ran", params={"at": NOW}).json() == []
+    told = world.admin.get("/api/v1/models/digits").json()["items"]
+    assert [a["alias"] for a in told] == ["gold"]
+    assert world.admin.get("/api/v1/devices/pi-0/ran", params={"at": NOW}).json()["items"] == []
     assert world.admin.get("/api/v1/devices/ghost/ran").status_code == 404
 
 

@@ -18,7 +18,7 @@ from edge_sdk.errors import FormatError, InvalidInputError, ServerError
 from fleet_server import alert_life as life
 from fleet_server.backup import backup, restore
 from fleet_server.fleet import alert_record
-from fleet_server.records import Hook
+from fleet_server.records import Delivery, Hook
 from fleet_server.store import Store
 from fleet_server.webhooks import Messenger, allowed_address, check_url
 from tests.server_side import NOW, backend
@@ -105,6 +105,25 @@ def test_what_was_not_taken_is_told_again_later_and_nothing_is_left_out(store):
     assert [json.loads(body)["name"] for _, body in got] == ["one", "one", "one", "two"]
     hook = store.hooks()[0]
     assert (hook.delivered, hook.failures, hook.last_error) == (2, 0, "")
+
+
+def test_every_try_is_written_down_with_what_the_receiver_said(store, http):
+    with receiver([500, 200]) as (url, _), messenger(store) as told:
+        store.add_hook(a_hook(url))
+        store.add_event(NOW, "decay", "one", "")
+        told.look(NOW)
+        told.look(NOW + 5)
+    [second, first] = store.deliveries("w1")
+    assert (first.status, first.error) == (500, "hook.example answered 500")
+    assert (second.status, second.error, second.name) == (200, "", "one")
+    assert second.seconds > 0
+    for number in range(1005):
+        store.add_delivery(Delivery(hook="w1", event=number, name="n", at=NOW, status=0,
+                                    error="", seconds=0.0))  # fmt: skip
+    assert [d.event for d in store.deliveries("w1")] == list(range(1004, 4, -1))
+    assert store.drop_hook("w1")
+    assert store.deliveries("w1") == []
+    assert http.get("/api/v1/webhooks/w1/deliveries").status_code == 404
 
 
 def test_a_hook_hears_what_it_asked_for(store):
@@ -281,7 +300,9 @@ def test_hooks_are_administrators_business_and_their_secret_is_shown_once(http):
     secret = made.json()["secret"]
     assert secret not in http.get("/api/v1/webhooks").text
     assert http.post("/api/v1/webhooks", json={"url": "file:///etc/passwd"}).status_code == 400
-    assert http.post(f"/api/v1/webhooks/{made.json()['id']}/remove").json() == []
+    gone = http.post(f"/api/v1/webhooks/{made.json()['id']}/remove").json()
+    assert gone["url"] == "https://x.example/"
+    assert http.get("/api/v1/webhooks").json()["items"] == []
     assert http.post("/api/v1/webhooks/w0/remove").status_code == 404
 
 

@@ -1,0 +1,211 @@
+"""Log in at somebody else's: OpenID Connect, authorisation code with PKCE, by Authlib.
+
+The provider says who a person is, this server who may do what: a user of that name has to be here.
+What the browser brings back is checked against what it was sent away with: `state`, which it also
+has as a cookie (login CSRF), `nonce`, and the code's verifier. Each holds once.
+"""
+
+import secrets
+import threading
+from collections.abc import Callable
+from typing import Any
+from urllib.parse import urlsplit
+
+import msgspec
+
+from edge_sdk.errors import EdgeError, InvalidInputError, RefusedError, ServerError
+
+TIMEOUT = 10.0
+WAIT_SECONDS = 600.0
+FRESH_SECONDS = 3600.0
+LEEWAY = 60
+MAX_WAITING = 1000
+SIGNATURES = ["RS256", "RS384", "RS512", "PS256", "ES256", "ES384", "EdDSA"]
+
+
+class OidcSettings(msgspec.Struct, frozen=True, kw_only=True):
+    """Which provider, and what it knows this server as.
+
+    Attributes:
+        issuer: `https://…`, below which is `.well-known/openid-configuration`.
+        secret: empty for a public client.
+        claim: what of the ID token is a user's name here; an `email` must be verified.
+    """
+
+    issuer: str
+    client: str
+    secret: str = ""
+    claim: str = "email"
+
+    def __repr__(self) -> str:
+        return f"OidcSettings({self.issuer}, {self.client})"
+
+
+class _Away(msgspec.Struct, frozen=True):
+    """Somebody who was sent to the provider."""
+
+    verifier: str
+    nonce: str
+    back: str
+    until: float
+
+
+class Oidc:
+    """One provider; `begin` sends a browser there, `finish` says who came back."""
+
+    def __init__(self, settings: OidcSettings, now: Callable[[], float]) -> None:
+        """`now` is in Unix seconds.
+
+        Raises:
+            InvalidInputError: the issuer is no address that can be trusted.
+            EdgeError: the extra `oidc` is not installed.
+        """
+        parts = urlsplit(settings.issuer)
+        local = parts.hostname in ("localhost", "127.0.0.1", "::1")
+        if not parts.hostname or parts.scheme not in ("https", *(["http"] if local else [])):
+            raise InvalidInputError(f"an OIDC issuer is https://HOST/…, not {settings.issuer!r}")
+        _library()
+        self.settings, self._now = settings, now
+        self._away: dict[str, _Away] = {}
+        self._known: tuple[dict[str, Any], dict[str, Any], float] | None = None
+        self._lock = threading.Lock()
+
+    @property
+    def provider(self) -> str:
+        """Its name for people."""
+        return urlsplit(self.settings.issuer).hostname or ""
+
+    def begin(self, back: str) -> tuple[str, str]:
+        """Where to send a browser that shall come back to the address `back`, and its `state`.
+
+        Raises:
+            ServerError: the provider does not answer.
+        """
+        told, _ = self._provider()
+        state, verifier, nonce = (secrets.token_urlsafe(32) for _ in range(3))
+        with self._session(back, state) as session:
+            url, _ = session.create_authorization_url(
+                told["authorization_endpoint"], state, code_verifier=verifier, nonce=nonce
+            )
+        now = self._now()
+        with self._lock:
+            waiting = [(key, away) for key, away in self._away.items() if away.until > now]
+            self._away = dict(waiting[-MAX_WAITING + 1 :])
+            self._away[state] = _Away(verifier, nonce, back, now + WAIT_SECONDS)
+        return url, state
+
+    def finish(self, url: str, state: str) -> str:
+        """The name of who came back to `url`; `state` is the browser's cookie.
+
+        Raises:
+            RefusedError: nobody was sent away like this, or what was brought back does not hold.
+            ServerError: the provider does not answer.
+        """
+        from authlib.common.errors import AuthlibBaseError
+
+        with self._lock:
+            away = self._away.pop(state, None)
+        if away is None or away.until <= self._now():
+            raise RefusedError("this log-in was not begun here, or long ago: begin anew")
+        told, _ = self._provider()
+        with self._session(away.back, state) as session:
+            try:
+                given = session.fetch_token(
+                    told["token_endpoint"],
+                    authorization_response=url,
+                    code_verifier=away.verifier,
+                    state=state,
+                )
+            except AuthlibBaseError as error:
+                raise RefusedError(f"{self.provider} did not log anybody in: {error}") from error
+            except OSError as error:
+                raise self._silent(error) from error
+        return self._name(self._claims(given, away.nonce))
+
+    def _claims(self, given: dict[str, Any], nonce: str) -> dict[str, Any]:
+        """What a valid ID token says."""
+        from authlib.oidc.core import CodeIDToken
+        from joserfc import jwt
+        from joserfc.errors import JoseError
+        from joserfc.jwk import KeySet
+
+        told, keys = self._provider()
+        options = {
+            "iss": {"essential": True, "value": told["issuer"]},
+            "aud": {"essential": True, "value": self.settings.client},
+        }
+        params = {
+            "nonce": nonce,
+            "client_id": self.settings.client,
+            "access_token": given.get("access_token"),
+        }
+        try:
+            text = str(given.get("id_token", ""))
+            token = jwt.decode(text, KeySet.import_key_set(keys), algorithms=SIGNATURES)  # type: ignore[arg-type]
+            claims = CodeIDToken(token.claims, token.header, options, params)
+            claims.validate(self._now(), LEEWAY)
+        except (JoseError, ValueError) as error:
+            self._known = None  # its keys may have changed
+            raise RefusedError(f"the ID token of {self.provider} does not hold: {error}") from error
+        return dict(claims)
+
+    def _name(self, claims: dict[str, Any]) -> str:
+        claim = self.settings.claim
+        name = claims.get(claim)
+        if not isinstance(name, str) or not name:
+            raise RefusedError(f"{self.provider} does not tell the claim {claim!r}")
+        if claim == "email" and claims.get("email_verified") is not True:
+            raise RefusedError(f"{self.provider} has not verified the address {name[:64]}")
+        return name
+
+    def _provider(self) -> tuple[dict[str, Any], dict[str, Any]]:
+        """What the provider tells of itself, and its keys; asked for once an hour."""
+        known = self._known
+        if known is not None and known[2] > self._now():
+            return known[0], known[1]
+        issuer = self.settings.issuer.rstrip("/")
+        with self._session("", "") as session:
+            told = self._fetch(session, f"{issuer}/.well-known/openid-configuration")
+            if str(told.get("issuer", "")).rstrip("/") != issuer:
+                raise ServerError(f"{issuer} says that it is {str(told.get('issuer'))[:100]}")
+            keys = self._fetch(session, str(told["jwks_uri"]))
+        self._known = told, keys, self._now() + FRESH_SECONDS
+        return told, keys
+
+    def _fetch(self, session: Any, url: str) -> dict[str, Any]:  # noqa: ANN401
+        try:
+            answer = session.get(url, withhold_token=True, timeout=TIMEOUT)
+            answer.raise_for_status()
+            found = answer.json()
+        except (OSError, ValueError) as error:
+            raise self._silent(error) from error
+        if not isinstance(found, dict):
+            raise ServerError(f"{url} does not answer as an OIDC provider")
+        return found
+
+    def _silent(self, error: Exception) -> ServerError:
+        return ServerError(f"the OIDC provider {self.provider} does not answer: {error}")
+
+    def _session(self, back: str, state: str) -> Any:  # noqa: ANN401
+        made = _library()(
+            self.settings.client,
+            self.settings.secret or None,
+            scope="openid email profile",
+            redirect_uri=back,
+            state=state,
+            code_challenge_method="S256",
+            token_endpoint_auth_method="client_secret_basic" if self.settings.secret else "none",
+            default_timeout=TIMEOUT,
+        )
+        made.trust_env = False
+        return made
+
+
+def _library() -> Any:  # noqa: ANN401 - Authlib has no types
+    try:
+        from authlib.integrations.requests_client import OAuth2Session
+    except ModuleNotFoundError as error:
+        raise EdgeError(
+            f"logging in by OIDC needs {error.name}: pip install 'edge-deployment-sdk[server,oidc]'"
+        ) from error
+    return OAuth2Session

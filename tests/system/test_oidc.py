@@ -1,0 +1,150 @@
+"""Logging in at an OpenID provider: a real one for tests, in a process of its own."""
+
+import json
+import os
+import subprocess
+import sys
+from contextlib import contextmanager
+from urllib.parse import parse_qs, urlsplit
+
+import httpx2
+import pytest
+from starlette.testclient import TestClient
+
+from edge_sdk.errors import InvalidInputError, RefusedError, ServerError
+from fleet_server.oidc import Oidc, OidcSettings
+from tests.agent_world import SystemClock
+from tests.mosquitto import free_port
+from tests.server_side import backend, until
+
+pytestmark = pytest.mark.system
+WALL = SystemClock().wall
+PEOPLE = (
+    {"sub": "1", "email": "ann@example.org", "email_verified": True},
+    {"sub": "2", "email": "eve@example.org", "email_verified": False},
+    {"sub": "3", "email": "bob@example.org", "email_verified": True},
+    {"sub": "4"},
+)
+
+
+def answers(url):
+    try:
+        return httpx2.get(url, timeout=5).status_code == 200
+    except httpx2.HTTPError:
+        return False
+
+
+@contextmanager
+def oidc_provider(port):
+    """oidc-provider-mock: asks for no password, everything else by the specification."""
+    claims = [part for person in PEOPLE for part in ("--user-claims", json.dumps(person))]
+    command = [sys.executable, "-W", "ignore", "-m", "oidc_provider_mock", "--port", str(port)]
+    process = subprocess.Popen(
+        [*command, "--require-nonce", *claims],
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        env=os.environ | {"AUTHLIB_INSECURE_TRANSPORT": "1"},
+    )
+    try:
+        issuer = f"http://127.0.0.1:{port}"
+        until(lambda: answers(f"{issuer}/.well-known/openid-configuration"), 60)
+        yield issuer
+    finally:
+        process.kill()
+        process.wait(20)
+
+
+@pytest.fixture(scope="module")
+def issuer():
+    with oidc_provider(free_port()) as found:
+        yield found
+
+
+@pytest.fixture
+def site(tmp_path, issuer):
+    """The pages of a server whose users log in there; ann and eve are users, bob is none."""
+    with backend(tmp_path) as back:
+        oidc = Oidc(OidcSettings(issuer=issuer, client="edge-server", secret="s"), WALL)
+        app, parts = back.application(WALL, oidc=oidc)
+        for name in ("ann", "eve"):
+            parts.guard.new_user(f"{name}@example.org", "viewer", "")
+        client = TestClient(app, follow_redirects=False)
+        client.oidc = oidc
+        yield client
+
+
+def logs_in(site, sub):
+    """What a browser does: away to the provider, a name there, and where that sends it back."""
+    away = site.get("/login/oidc")
+    assert away.status_code == 303
+    asked = parse_qs(urlsplit(away.headers["location"]).query)
+    assert asked["code_challenge_method"] == ["S256"]
+    sent = httpx2.post(away.headers["location"], data={"sub": sub})
+    assert sent.status_code == 302, sent.text
+    return sent.headers["location"]
+
+
+def test_who_the_provider_knows_and_the_server_too_is_let_in(site):
+    assert "Log in with 127.0.0.1" in site.get("/login").text
+    back = site.get(logs_in(site, "1"))
+    assert back.status_code == 200
+    assert "Logged in as ann@example.org" in back.text
+    cookies = back.headers.get_list("set-cookie")
+    assert any("edge_session=" in c and "SameSite=strict" in c and "HttpOnly" in c for c in cookies)
+    assert "ann@example.org" in site.get("/").text
+
+
+@pytest.mark.parametrize(
+    ("sub", "why"),
+    [
+        ("3", "edge user add bob@example.org --no-password"),
+        ("2", "has not verified the address eve@example.org"),
+        ("4", "does not tell the claim"),
+    ],
+)
+def test_others_are_told_why_not(site, sub, why):
+    back = site.get(logs_in(site, sub))
+    assert back.status_code == 401
+    assert why in back.text.replace("&#39;", "'")
+    assert site.get("/").status_code == 401
+
+
+def test_a_way_back_opens_once_in_the_browser_that_went_away_and_with_its_own_code(site):
+    place = logs_in(site, "1")
+    other = TestClient(site.app, follow_redirects=False)
+    assert other.get(place).status_code == 401  # another browser: login CSRF
+    assert site.get(place).status_code == 200
+    site.cookies.clear()
+    assert site.get(place).status_code == 401
+    away = site.get("/login/oidc").headers["location"]
+    state = parse_qs(urlsplit(away).query)["state"][0]
+    forged = f"/login/oidc/back?code=made-up&state={state}"
+    assert "did not log anybody in" in site.get(forged).text
+    assert site.get("/login/oidc/back").status_code == 401
+
+
+def test_a_code_of_another_log_in_is_refused_by_its_nonce(site):
+    first, second = logs_in(site, "1"), logs_in(site, "1")
+    code = parse_qs(urlsplit(first).query)["code"][0]
+    state = parse_qs(urlsplit(second).query)["state"][0]
+    with pytest.raises(RefusedError, match="does not hold"):
+        site.oidc.finish(f"http://testserver/login/oidc/back?code={code}&state={state}", state)
+
+
+def test_no_provider_is_believed_that_is_not_the_one_or_not_there(issuer):
+    for wrong in ("http://example.org", "file:///etc", "", "example.org"):
+        with pytest.raises(InvalidInputError, match="https://HOST"):
+            Oidc(OidcSettings(issuer=wrong, client="c"), WALL)
+    dead = Oidc(OidcSettings(issuer=f"http://127.0.0.1:{free_port()}", client="c"), WALL)
+    with pytest.raises(ServerError, match="does not answer"):
+        dead.begin("http://testserver/back")
+    elsewhere = issuer.replace("127.0.0.1", "localhost")
+    posing = Oidc(OidcSettings(issuer=elsewhere + "/x/..", client="c"), WALL)
+    with pytest.raises(ServerError, match=r"says that it is|does not answer"):
+        posing.begin("http://testserver/back")
+
+
+def test_the_secret_is_in_no_log():
+    assert "s3cret" not in repr(
+        OidcSettings(issuer="https://x.example", client="c", secret="s3cret")
+    )

@@ -1,0 +1,131 @@
+"""Every list of the API in pages, filtered on the server; nobody changes what they did not see."""
+
+import pytest
+from starlette.testclient import TestClient
+
+from edge_sdk.formats import to_json
+from fleet_server.records import AlertRecord, Delivery, Hook
+from fleet_server.views import AlertRow
+from tests.server_side import NOW, Clock, backend
+
+FEW = 5
+
+
+def an_alert(number, title="t"):
+    row = AlertRow(
+        id=f"a{number}", state="open", severity="warning", kind="drift", scope="digits site n",
+        title=title, detail="d", opened_at=NOW + number, devices=1, loss=number / 100,
+    )  # fmt: skip
+    return AlertRecord(
+        id=row.id, state=row.state, scope=row.scope, kind=row.kind, document=to_json(row),
+        opened_at=row.opened_at, updated_at=NOW,
+    )  # fmt: skip
+
+
+@pytest.fixture
+def admin(tmp_path):
+    """A client of a server that has some of everything."""
+    with backend(tmp_path) as back:
+        app, parts = back.application(Clock(NOW))
+        client = TestClient(app, headers={"authorization": f"Bearer {back.keyring.admin_token}"})
+        store = back.store
+        for number in range(FEW):
+            back.device(f"pi-{number}", last_seen=NOW)
+            store.save_alert(an_alert(number))
+            parts.guard.new_user(f"user{number}", "viewer", "a long password")
+            parts.guard.new_token(parts.guard._user("user0"), f"t{number}", frozenset({"read"}), 1)
+            store.add_hook(Hook(id=f"w{number}", url="https://x.example/", secret="s", events="",
+                                private=False, created_at=NOW))  # fmt: skip
+            store.add_delivery(Delivery(hook="w1", event=number, name="n", at=NOW, status=200,
+                                        error="", seconds=0.1))  # fmt: skip
+            client.post(f"/api/v1/models/digits/aliases/x{number}", json={"version": "1"})
+            body = {"model": "digits", "version": "1", "strategy": {"name": "all-at-once"}}
+            made = client.post("/api/v1/rollouts", json={**body, "supersede": True})
+            assert made.status_code == 201, made.text
+        client.rollout, client.app_, client.back = made.json()["id"], app, back
+        client.guard = parts.guard
+        yield client
+
+
+def lists(admin):
+    """The path of every route that answers a page, with ids that there are."""
+    ids = {"model": "digits", "device": "pi-0", "rollout_id": admin.rollout, "hook": "w1"}
+    document = admin.app_.openapi()
+    for path, known in document["paths"].items():
+        answer = known.get("get", {}).get("responses", {}).get("200", {})
+        schema = answer.get("content", {}).get("application/json", {}).get("schema", {})
+        if "Page" in schema.get("$ref", "") and path.startswith("/api/v1"):
+            yield path.format_map(ids)
+        else:
+            assert schema.get("type") != "array" or path.endswith("/latency"), path
+
+
+def walk(admin, path, cursor, limit):
+    found, after = [], {}
+    while True:
+        page = admin.get(path, params={"limit": limit, **after}).json()
+        assert len(page["items"]) <= limit
+        found += page["items"]
+        if page["next"] is None:
+            return found
+        after = {cursor: page["next"]}
+
+
+def test_every_list_comes_in_pages_that_together_are_the_whole(admin):
+    paths = list(lists(admin))
+    assert len(paths) > 12
+    long = []
+    for path in paths:
+        if path == "/api/v1/audit":
+            continue  # grows while it is read; its own test walks through it
+        whole = admin.get(path, params={"limit": 500}).json()["items"]
+        assert walk(admin, path, "after", 2) == whole, path
+        if len(whole) >= FEW:
+            long.append(path)
+    assert len(long) >= 9, long
+
+
+def test_lists_are_filtered_on_the_server(admin):
+    def count(path, **asked):
+        return len(admin.get(f"/api/v1/{path}", params=asked).json()["items"])
+
+    assert count("alerts", state="open", model="digits") == FEW
+    assert count("alerts", kind="identity") == count("alerts", state="closed") == 0
+    assert count("rollouts", status="superseded") == FEW - 1
+    assert count("rollouts", version="2") == count("bundles", model="other") == 0
+    assert count("bundles", profile="raspberry-pi-4") == 1
+    assert count(f"rollouts/{admin.rollout}/devices", standing="not reached yet") == FEW
+    assert count(f"rollouts/{admin.rollout}/devices", standing="confirmed") == 0
+    assert count("users", role="admin") == 0
+    assert count("events", name="rollout", device="") > 0
+
+
+def test_a_cursor_that_is_none_is_refused_in_words(admin):
+    answer = admin.get("/api/v1/alerts", params={"after": "a99"})
+    assert (answer.status_code, "begin without" in answer.json()["detail"]) == (400, True)
+
+
+def test_what_changed_since_it_was_read_is_not_changed_by_who_did_not_see_it(admin):
+    for resource, change, body in (
+        ("alerts/a0", "acknowledge", None),
+        ("alerts/a0", "mute", {"hours": 1}),
+        (f"rollouts/{admin.rollout}", "pause", None),
+        ("users/user1", "role", {"role": "operator"}),
+    ):
+        path, tag = f"/api/v1/{resource}", admin.get(f"/api/v1/{resource}").headers["etag"]
+        stale = admin.post(f"{path}/{change}", json=body, headers={"if-match": '"other"'})
+        assert (stale.status_code, "has changed" in stale.text) == (412, True), resource
+        assert admin.get(path).headers["etag"] == tag
+        fresh = admin.post(f"{path}/{change}", json=body, headers={"if-match": tag})
+        assert fresh.status_code == 200, fresh.text
+        assert admin.get(path).headers["etag"] != tag
+
+
+def test_a_device_that_asks_without_end_has_to_wait(admin):
+    device = admin.back.device("pi-busy")
+    headers = {"authorization": f"Bearer {device.name}:{device.secrets.http_token}"}
+    assert admin.get("/device/v1/desired", headers=headers).status_code == 204
+    for _ in range(999):
+        admin.guard.slow_down(device.name)
+    refused = admin.get("/device/v1/desired", headers=headers)
+    assert (refused.status_code, refused.headers["retry-after"]) == (429, "1")
