@@ -1,7 +1,7 @@
 """Five kinds of small model with data of their own, trained in seconds.
 
-Run in a child, `python -m benchmarks._kinds FOLDER`: writes for each kind KIND.h5 and KIND.npz
-(all rows) into the folder. Pictures and tables are scikit-learn's, sensors, sounds and
+Run in a child, `python -m benchmarks._kinds FOLDER KIND`: writes KIND.h5 and KIND.npz (all rows)
+into the folder. Pictures and tables are scikit-learn's, sensors, sounds and
 series are made here.
 """
 
@@ -129,28 +129,27 @@ def _model(kind: str) -> object:
     return tf_keras.Sequential(parts)
 
 
-def main(folder: Path) -> None:
-    """Train each on the rows that `edge convert --train-share 0.5` would not hold out."""
+def main(folder: Path, kind: str) -> None:
+    """Train on the rows that `edge convert --train-share 0.5` would not hold out."""
     import tf_keras
 
     from converters.dataset import Dataset, split
 
-    for kind, task in TASKS.items():
-        x, y = data(kind)
-        np.savez(folder / f"{kind}.npz", x=x, y=y)
-        train = split(Dataset(x, y, ""), 0.5).train
-        if train is None:
-            raise RuntimeError("half of the rows are none")
-        tf_keras.utils.set_random_seed(1)
-        model = _model(kind)
-        given, wanted = train.x, train.y
-        if task == "anomaly":
-            given = wanted = train.x[train.y == 0]
-        loss = "sparse_categorical_crossentropy" if task == "classification" else "mse"
-        model.compile(tf_keras.optimizers.Adam(3e-3), loss)
-        model.fit(given, wanted, epochs=EPOCHS[kind], verbose=0)
-        model.save(folder / f"{kind}.h5")
+    x, y = data(kind)
+    np.savez(folder / f"{kind}.npz", x=x, y=y)
+    train = split(Dataset(x, y, ""), 0.5).train
+    if train is None:
+        raise RuntimeError("half of the rows are none")
+    tf_keras.utils.set_random_seed(1)
+    model = _model(kind)
+    given, wanted = train.x, train.y
+    if TASKS[kind] == "anomaly":
+        given = wanted = train.x[train.y == 0]
+    loss = "sparse_categorical_crossentropy" if TASKS[kind] == "classification" else "mse"
+    model.compile(tf_keras.optimizers.Adam(3e-3), loss)
+    model.fit(given, wanted, epochs=EPOCHS[kind], verbose=0)
+    model.save(folder / f"{kind}.h5")
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]))
+    main(Path(sys.argv[1]), sys.argv[2])

@@ -57,20 +57,25 @@ def files() -> Files:
     return Files(*(folder / name for name in FILES))
 
 
-def ours(given: Files, recipes: tuple[str, ...], out: Path) -> Conversion:
+def ours(
+    given: Files, recipes: tuple[str, ...], out: Path, *, board: str = "raspberry-pi-4",
+    max_drop: float = 0.005, key: SigningKey | None = None,
+) -> Conversion:  # fmt: skip
     """Our conversion: training file to calibrate and train, all of the test file to evaluate."""
     order = Order(
         model=given.model,
-        profiles=("raspberry-pi-4",),
+        profiles=(board,),
         data=given.train,
         test=given.test,
         train=given.train,
         out=out,
         name="resnet8",
         recipes=recipes,
-        max_drop=0.005,
+        max_drop=max_drop,
+        max_class_drop=max(max_drop, 0.1),
     )
-    return convert(order, SigningKey.generate(), lambda step: print(step, flush=True))
+    signing = key or SigningKey.generate()
+    return convert(order, lambda: signing, lambda step: print(step, flush=True))
 
 
 def peers(given: Files) -> list[Peer]:

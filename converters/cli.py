@@ -17,7 +17,7 @@ from converters.search_order import Search, Strategy
 from converters.table import COLUMNS, NUMERIC, cells, heading, outcome, plain
 from edge_sdk.bundle import Task
 from edge_sdk.channels import Preprocessing
-from edge_sdk.cli.keys import signing_key
+from edge_sdk.cli.keys import signer
 from edge_sdk.errors import InvalidInputError, NotConvertibleError
 from edge_sdk.files import write_atomic
 from edge_sdk.formats import to_json
@@ -152,8 +152,8 @@ def convert(  # noqa: PLR0913 - one per option
         recipes=recipes,
         labels=tuple(label.strip() for label in labels.split(",")) if labels else (),
     )
-    plan(order)  # what is wrong with the words is said before a key is made
-    result = run(order, signing_key(key), _Steps() if sys.stderr.isatty() else quiet)
+    plan(order)  # what is wrong with the words is said before what is wrong with the key
+    result = run(order, signer(key), _Steps() if sys.stderr.isatty() else quiet)
     if plot is not None:
         _write_plot(plot, result)
     if as_json:

@@ -50,14 +50,14 @@ class Loaded(Protocol):
 
     @property
     def facts(self) -> SourceFacts: ...
+    @property
+    def tools(self) -> tuple[str, ...]: ...
     def score(self, rows: Rows) -> Rows: ...
     def convert(self, request: Convert) -> Converted: ...
     def hyperparameters(self, function: str) -> tuple[Hyper, ...]: ...
 
 
-def serve(
-    load: Callable[[Path], Loaded], tools: tuple[str, ...], requests: BinaryIO, replies: BinaryIO
-) -> None:
+def serve(load: Callable[[Path], Loaded], requests: BinaryIO, replies: BinaryIO) -> None:
     """Answer until the other side closes."""
     model: Loaded | None = None
     for line in requests:
@@ -66,7 +66,7 @@ def serve(
         try:
             if isinstance(request, Open):
                 model = load(Path(request.model))
-                reply = Opened(model.facts, {name: metadata.version(name) for name in tools})
+                reply = Opened(model.facts, {name: metadata.version(name) for name in model.tools})
             elif model is None:
                 reply = Failed("no model is open")
             else:
@@ -94,13 +94,13 @@ def _carry_out(model: Loaded, request: Score | Convert | Describe) -> Done:
             return Done(hyper=model.hyperparameters(request.function))
 
 
-def converse(load: Callable[[Path], Loaded], tools: tuple[str, ...]) -> None:
+def converse(load: Callable[[Path], Loaded]) -> None:
     """Keep stdout for replies alone: what libraries print goes to stderr. Memory is limited."""
     if limit := _limit():
         resource.setrlimit(resource.RLIMIT_DATA, (limit, limit))
     replies = os.fdopen(os.dup(1), "wb")
     os.dup2(2, 1)
-    serve(load, tools, sys.stdin.buffer, replies)
+    serve(load, sys.stdin.buffer, replies)
 
 
 def _limit() -> int:

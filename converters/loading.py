@@ -1,4 +1,4 @@
-"""Models as they come: a Keras file of either Keras, or a SavedModel folder. Worker only.
+"""Models as they come: a Keras file of either Keras, a SavedModel folder, ONNX. Worker only.
 
 tf_keras is tried first, since pruning needs its layers; Keras 3 reads what it can't.
 """
@@ -34,6 +34,8 @@ class Source:
         trainable: the same model in tf_keras, for recipes that train; None if there is none.
         ranges: whether it carries its own int8 ranges, from quantisation-aware training.
         features: steps that make its input of the given model's.
+        batch: rows that `original` takes at a time.
+        tools: what read the model, besides TensorFlow.
     """
 
     facts: SourceFacts
@@ -43,11 +45,13 @@ class Source:
     trainable: Any | None
     ranges: bool = False
     features: tuple[Feature, ...] = ()
+    batch: int = _BATCH
+    tools: tuple[str, ...] = ()
 
     def score(self, rows: Rows) -> Rows:
         """The given model's scores (n, classes) of model inputs (n, *shape)."""
-        starts = range(0, len(rows), _BATCH)
-        parts = [self.original(tf.constant(rows[i : i + _BATCH])) for i in starts]
+        starts = range(0, len(rows), self.batch)
+        parts = [self.original(tf.constant(rows[i : i + self.batch])) for i in starts]
         return np.concatenate([np.asarray(part, dtype=np.float32) for part in parts])
 
     def traced(self, shape: tuple[int, ...]) -> Any:  # noqa: ANN401 - TensorFlow ships no types
@@ -64,10 +68,12 @@ def load(path: Path) -> Source:
     """
     if path.is_dir():
         return _saved_model(path)
+    if path.suffix == ".onnx":
+        return _onnx(path)
     if path.suffix not in {".h5", ".hdf5", ".keras"}:
         raise UnreadableModelError(
             f"{path.suffix or 'a file without ending'} is not read; "
-            "give a .keras or .h5 file, a SavedModel folder or a float .tflite file"
+            "give a .keras, .h5, .onnx or float .tflite file or a SavedModel folder"
         )
     try:
         return from_tf_keras(tf_keras.models.load_model(path, compile=False))
@@ -123,7 +129,25 @@ def _saved_model(path: Path) -> Source:
     call, spec, output = _signature(loaded)
     shapes = _shapes(tuple(spec.shape), tuple(output.shape))
     why = "a SavedModel without Keras layers can't be trained further"
-    return Source(SourceFacts("saved-model", *shapes, 0, why), call, call, loaded, None)
+    facts = SourceFacts("saved-model", *shapes, 0, why)
+    return Source(facts, call, call, loaded, None, batch=_rows(spec))
+
+
+def _onnx(path: Path) -> Source:
+    from converters.from_onnx import TOOLS, check, translate  # an extra
+
+    loaded, truth, weights = translate(path)
+    call, spec, output = _signature(loaded)
+    shapes = _shapes(tuple(spec.shape), tuple(output.shape))
+    check(call, truth, shapes[0])
+    why = "an ONNX model can't be trained further here: give the Keras model, if there is one"
+    facts = SourceFacts("onnx", *shapes, weights, why)
+    return Source(facts, call, truth, loaded, None, batch=_rows(spec), tools=TOOLS)
+
+
+def _rows(spec: Any) -> int:  # noqa: ANN401
+    """How many rows a signature takes at a time."""
+    return 1 if spec.shape[0] == 1 else _BATCH
 
 
 def _signature(loaded: Any) -> tuple[Callable[[Any], Any], Any, Any]:  # noqa: ANN401

@@ -19,14 +19,7 @@ from edge_sdk.files import sha256
 from edge_sdk.formats import from_toml
 from edge_sdk.profiles import HardwareProfile, load_profile
 
-# PyTorch is 2 GB, onnx2tf needs Python 3.12: neither is an extra of ours
-_PYTORCH = "litert-torch (litert_torch.convert(model, sample).export('model.tflite'))"
-_ELSEWHERE = {
-    ".onnx": "onnx2tf (onnx2tf -i model.onnx; of its files the one called _float32.tflite)",
-    ".pt": _PYTORCH,
-    ".pth": _PYTORCH,
-    ".pt2": _PYTORCH,
-}
+_PYTORCH = {".pt", ".pth", ".pt2"}
 _NAME = re.compile(r"[a-z0-9](?:[a-z0-9._-]{0,62}[a-z0-9])?")
 
 
@@ -34,7 +27,7 @@ class Order(msgspec.Struct, frozen=True, kw_only=True):
     """What to convert, in the words of the command line.
 
     Attributes:
-        model: a Keras file, a SavedModel folder or a float .tflite file.
+        model: a Keras or ONNX file, a SavedModel folder or a float .tflite file.
         profiles: names of boards, or paths of the user's own profiles.
         data: rows as `dataset.read` takes them: a part calibrates, the others evaluate.
         test: rows that evaluate in place of `data`, which then only calibrates.
@@ -152,12 +145,12 @@ def plan(order: Order) -> Plan:
 
 
 def _check_model(model: Path) -> None:
-    """What people bring from elsewhere gets the way in words: those converters want own worlds."""
-    way = _ELSEWHERE.get(model.suffix.lower())
-    if way is not None:
+    """PyTorch's own files get the way in words."""
+    if model.suffix.lower() in _PYTORCH:
         raise InvalidInputError(
-            f"{model.suffix} is not read here: make a float .tflite of it with {way}, "
-            "and give that: it is quantised without TensorFlow"
+            f"{model.suffix} is not read, it may hold code: export the model where it was made "
+            "by torch.onnx.export(model.eval(), (sample,), 'model.onnx', external_data=False), and "
+            "give that"
         )
 
 

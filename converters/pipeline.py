@@ -6,6 +6,7 @@ Files appear in the output folder after everything else is done, or not at all.
 import importlib.util
 import tempfile
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import msgspec
@@ -46,6 +47,7 @@ from edge_sdk.profiles import HardwareProfile
 from edge_sdk.signing import SigningKey
 
 _NEEDED = ("ai_edge_litert", "ai_edge_quantizer")
+_NEEDED_FOR_ONNX = ("onnx2tf", "onnxruntime", "onnx_graphsurgeon", "sng4onnx")
 _NEEDED_TO_TRAIN = ("tensorflow", "tf_keras", "tensorflow_model_optimization")
 
 
@@ -53,10 +55,11 @@ def quiet(_step: str) -> None:
     """Progress for those who do not look."""
 
 
-def convert(order: Order, key: SigningKey, progress: Progress = quiet) -> Conversion:
+def convert(order: Order, key: Callable[[], SigningKey], progress: Progress = quiet) -> Conversion:
     """Make, measure and judge every candidate, and write the best for each board.
 
-    A board that nothing fits gets no bundle, and its result says why.
+    A board that nothing fits gets no bundle, and its result says why. `key` is asked for when there
+    is something to sign.
 
     Raises:
         InvalidInputError: the order can't be carried out as given; nothing was written.
@@ -65,6 +68,8 @@ def convert(order: Order, key: SigningKey, progress: Progress = quiet) -> Conver
     started = time.perf_counter()
     tflite = order.model.suffix == ".tflite"
     _check_extra(_NEEDED if tflite else (*_NEEDED, *_NEEDED_TO_TRAIN), "convert")
+    if order.model.suffix == ".onnx":
+        _check_extra(_NEEDED_FOR_ONNX, "convert,onnx")
     if order.explain:
         _check_extra(("shap", "lime"), "explain")
     tracking.check()
@@ -103,7 +108,7 @@ class _Board(msgspec.Struct, frozen=True):
 
 def _board(
     profile: HardwareProfile, tried: list[Made | Missed], bench: Bench, identity: Identity,
-    key: SigningKey,
+    key: Callable[[], SigningKey],
 ) -> _Board:  # fmt: skip
     limits = gate.Limits(bench.order.max_drop, bench.order.max_class_drop)
     verdicts = {one.recipe.name: _verdict(one, profile, limits) for one in tried}
@@ -118,7 +123,7 @@ def _board(
         if not problem:
             break
         verdicts[chosen] = msgspec.structs.replace(verdicts[chosen], reasons=(problem,))
-    manifest, card, data = build(made[chosen], profile, identity, bench.inputs, key)
+    manifest, card, data = build(made[chosen], profile, identity, bench.inputs, key())
     name = file_name(manifest.name, manifest.version, manifest.profile)
     result = ProfileResult(
         profile=profile.name,

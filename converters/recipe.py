@@ -138,7 +138,7 @@ class SourceFacts(msgspec.Struct, frozen=True):
     """What the model file turned out to be.
 
     Attributes:
-        kind: `tf_keras`, `keras3`, `saved-model` or `tflite`.
+        kind: `tf_keras`, `keras3`, `saved-model`, `onnx` or `tflite`.
         input_shape, output_shape: of one row; None where the model leaves a size open.
         parameters: number of weights; 0 if the format does not say.
         untrainable: why recipes that train can't be used on it; empty if they can.

@@ -30,6 +30,7 @@ class TfliteModel:
 
     model: bytes
     facts: SourceFacts
+    tools: tuple[str, ...] = _TOOLS
 
     def score(self, rows: Rows) -> Rows:
         """The given model's scores (n, classes) of model inputs (n, *shape)."""
@@ -77,4 +78,4 @@ def load(path: Path) -> TfliteModel:
 
 
 if __name__ == "__main__":
-    converse(load, _TOOLS)
+    converse(load)

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+import converters.lean  # noqa: F401 - before what imports TensorFlow
 from converters.dialogue import Converted, Rows, converse
 from converters.finetune import Lesson, lesson
 from converters.flatbuffer import slim
@@ -61,6 +62,11 @@ class TensorFlowModel:
     def facts(self) -> SourceFacts:
         return self.source.facts
 
+    @property
+    def tools(self) -> tuple[str, ...]:
+        """Distributions that take part."""
+        return (*_TOOLS, *self.source.tools)
+
     def score(self, rows: Rows) -> Rows:
         """The given model's scores (n, classes) of model inputs (n, *shape)."""
         return self.source.score(rows)
@@ -111,4 +117,4 @@ def _load(path: Path) -> TensorFlowModel:
 
 
 if __name__ == "__main__":
-    converse(_load, _TOOLS)
+    converse(_load)

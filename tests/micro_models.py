@@ -41,6 +41,16 @@ def tables(rows, seed):
     return (mixed + rng.normal(0, 0.1, (rows, 16))).astype(np.float32), y
 
 
+def waves(rows, seed):
+    """Series of 32 steps and two sensors, and their classes: how often they swing."""
+    rng = np.random.default_rng(seed)
+    y = rng.integers(0, 3, rows)
+    steps = np.arange(32) / 32 + rng.random((rows, 1))
+    clean = np.sin(2 * np.pi * (2 + 2 * y[:, np.newaxis]) * steps)
+    pair = np.stack([clean, -clean], axis=2)
+    return (pair + rng.normal(0, 0.3, pair.shape)).astype(np.float32), y
+
+
 def save(path, x, y=None):
     """A .npz as `edge convert` reads it."""
     np.savez(path, **({"x": x} if y is None else {"x": x, "y": y}))
@@ -122,6 +132,31 @@ def wide(folder):
     model.save(folder / "wide.h5")
 
 
+def series(folder):
+    """`series.h5` by tf_keras, on what `waves` gives: one of each that has a twin for pictures."""
+    import tf_keras
+
+    tf_keras.utils.set_random_seed(3)
+    layers = tf_keras.layers
+    model = tf_keras.Sequential(
+        [
+            layers.Input((32, 2)),
+            layers.Conv1D(16, 5, strides=2, padding="same", use_bias=False),
+            layers.BatchNormalization(momentum=0.8),
+            layers.ReLU(),
+            layers.MaxPooling1D(2, strides=1),
+            layers.Conv1D(16, 3, dilation_rate=2, activation="relu"),
+            layers.AveragePooling1D(2),
+            layers.Conv1D(12, 3, padding="same", activation="relu"),
+            layers.GlobalAveragePooling1D(),
+            layers.Dense(3, activation="softmax"),
+        ]
+    )
+    model.compile(tf_keras.optimizers.Adam(5e-3), "sparse_categorical_crossentropy")
+    model.fit(*waves(800, seed=1), epochs=6, verbose=0)
+    model.save(folder / "series.h5")
+
+
 def mlp(folder):
     """`mlp.keras` by Keras 3."""
     import keras
@@ -145,19 +180,16 @@ def broken(folder):
     added = layers.Dense(2)(layers.Add()(pair))
     tf_keras.Model(pair, added).save(folder / "two-inputs.h5")
     tf_keras.Sequential([layers.Input((4,)), layers.Dense(1)]).save(folder / "one-output.h5")
-    nan = tf_keras.Sequential([layers.Input((4,)), layers.Dense(2)])
-    nan.set_weights([np.full((4, 2), np.nan), np.zeros(2)])
-    nan.save(folder / "nan.h5")
     tf_keras.Sequential([layers.Input(batch_shape=(7, 4)), layers.Dense(2)]).save(
         folder / "batch.h5"
     )
 
 
-def main(folder, *names):
-    """Those that are named; `cnn`, `mlp` and `broken` by default."""
-    for name in names or ("cnn", "mlp", "broken"):
-        {"cnn": cnn, "mlp": mlp, "broken": broken, "wide": wide}[name](folder)
+def main(folder):
+    """All of them."""
+    for make in (cnn, wide, series, mlp, broken):
+        make(folder)
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]), *sys.argv[2:])
+    main(Path(sys.argv[1]))

@@ -1,6 +1,8 @@
 """`edge keys`: the keys that sign bundles."""
 
+import functools
 import os
+from collections.abc import Callable
 from pathlib import Path
 
 import click
@@ -29,20 +31,30 @@ def new(path: Path) -> None:
     click.echo(key.public.hex)
 
 
-def signing_key(path: Path | None) -> SigningKey:
-    """The key at `path`, or the user's own, which is made at its first use and said so.
+def signer(path: Path | None) -> Callable[[], SigningKey]:
+    """What gives the key at `path`, or the user's own, which is made at its first use and said so.
 
-    The user's own is `$EDGE_SIGNING_KEY`, else `edge/signing.key` in the configuration folder.
+    The user's own is `$EDGE_SIGNING_KEY`, else `edge/signing.key` in the configuration folder. What
+    is wrong with a key is said here and not after an hour's work.
 
     Raises:
-        InvalidInputError: a key that was named is not there or can't be used.
+        InvalidInputError: a key that was named is not there or can't be used, or none can be made.
     """
     if path is not None:
-        return SigningKey.load(path)
+        given = SigningKey.load(path)
+        return lambda: given
     named = os.environ.get("EDGE_SIGNING_KEY")
     own = Path(named) if named else _config_folder() / "edge" / "signing.key"
     if own.exists():
-        return SigningKey.load(own)
+        kept = SigningKey.load(own)
+        return lambda: kept
+    there = next(folder for folder in own.absolute().parents if folder.exists())
+    if not os.access(there, os.W_OK):
+        raise InvalidInputError(f"{own} can't be written: no right to write into {there}")
+    return functools.cache(lambda: _first(own))
+
+
+def _first(own: Path) -> SigningKey:
     key = _make(own)
     click.echo(
         f"edge: made a signing key, {own} (public half: {own.with_suffix('.pub')})", err=True

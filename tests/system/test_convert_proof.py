@@ -111,7 +111,7 @@ def logged(database, chosen):
 
 def test_models_are_timed_side_by_side_and_none_wins_within_the_noise(order, tmp_path):
     key = SigningKey.generate()
-    convert(order, key)
+    convert(order, lambda: key)
     (tmp_path / "pub").write_bytes(key.public.pem())
     shown = edge("benchmark", order.model, order.model, "--json")
     assert shown.returncode == 0, shown.stderr
@@ -135,12 +135,12 @@ def test_an_interrupted_search_goes_on_where_it_was(order, tmp_path):
     order = msgspec.structs.replace(
         order, search=wanted, recipes=("int8", "int8-mse", "mixed-int4")
     )
-    first = convert(order, key)
+    first = convert(order, lambda: key)
     assert len(first.candidates) == 2
     more = msgspec.structs.replace(
         order, out=tmp_path / "more", search=msgspec.structs.replace(wanted, candidates=3)
     )
-    second = convert(more, key, steps.append)
+    second = convert(more, lambda: key, steps.append)
     made = [step for step in steps if ": candidate " in step]
     assert len(made) == 1
     again = {one.recipe: one.measurement for one in second.candidates}
@@ -161,7 +161,7 @@ def test_candidates_are_made_on_a_dask_cluster(order, tmp_path):
     with cluster:
         address = cluster.scheduler_address.removeprefix("tcp://")
         wanted = Search(strategy="random", candidates=1, executor=f"dask://{address}")
-        found = convert(msgspec.structs.replace(order, search=wanted), SigningKey.generate())
+        found = convert(msgspec.structs.replace(order, search=wanted), SigningKey.generate)
     assert [one.failed for one in found.candidates] == [""]
     proof = from_json(
         Proof, (order.out / "net-1-raspberry-pi-4.proof.json").read_bytes(), "the proof"
@@ -172,4 +172,4 @@ def test_candidates_are_made_on_a_dask_cluster(order, tmp_path):
 def test_a_scheduler_that_is_not_there_is_told(order):
     wanted = Search(strategy="random", candidates=1, executor="dask://127.0.0.1:9")
     with pytest.raises(EdgeError, match=r"no Dask scheduler answers at 127\.0\.0\.1:9"):
-        convert(msgspec.structs.replace(order, search=wanted), SigningKey.generate())
+        convert(msgspec.structs.replace(order, search=wanted), SigningKey.generate)

@@ -1,7 +1,6 @@
 """Each technique does to a model what it promises: the weights and shapes are looked at."""
 
-import subprocess
-import sys
+import zlib
 from pathlib import Path
 
 import numpy as np
@@ -10,17 +9,16 @@ import pytest
 from converters.dataset import read, split
 from converters.facts import read_facts
 from converters.flatbuffer import read_model
-from converters.foreman import CannotConvertError, Foreman
+from converters.foreman import CannotConvertError
 from converters.layers import read_layers
-from converters.protocol import Convert, Describe
+from converters.protocol import Convert, Describe, Failed
 from converters.recipe import recipe_named
 from edge_sdk.channels import Preprocessing
 from edge_sdk.features import Project
 from edge_sdk.interpreter import LiteRt
-from tests.micro_models import pictures, save, tables
+from tests.micro_models import pictures, save, tables, waves
 
 pytestmark = [pytest.mark.system, pytest.mark.tensorflow]
-ROOT = Path(__file__).parents[2]
 NETS = """
 import tf_keras
 def small(hp):
@@ -35,46 +33,48 @@ def wrong(hp):
 
 
 class Workshop:
-    """A model of one kind with its rows, and one worker for all of its tests."""
+    """A model of one kind with its rows."""
 
-    def __init__(self, folder, model, x, y):
-        self.folder = folder
-        self.parts = split(read(save(folder / f"{model}.npz", x, y)), 0.5)
-        for name, rows in (("calibration", self.parts.calibration), ("x", self.parts.train.x)):
-            np.save(folder / f"{model}-{name}.npy", rows.astype(np.float32))
-        np.save(folder / f"{model}-y.npy", self.parts.train.y)
+    def __init__(self, worker, model, folder, x, y):
+        self.worker = worker
         self.model = model
-        self.foreman = Foreman(folder / f"{model}.h5", folder / f"{model}.log")
+        self.folder = folder
+        self.parts = split(read(save(folder / f"{model.stem}.npz", x, y)), 0.5)
+        rows = {"calibration": self.parts.calibration, "x": self.parts.train.x}
+        for name, values in rows.items():
+            np.save(self._file(f"{name}.npy"), values.astype(np.float32))
+        np.save(self._file("y.npy"), self.parts.train.y)
+
+    def _file(self, name):
+        return str(self.folder / f"{self.model.stem}-{name}")
 
     def make(self, words, *, parallel=False):
         """The .tflite of a recipe, and the feature steps it takes."""
-        out = self.folder / f"{self.model}.tflite"
-        rows = [str(self.folder / f"{self.model}-{name}.npy") for name in ("calibration", "x", "y")]
-        done = self.foreman.ask(Convert(recipe_named(words), *rows, str(out), parallel=parallel))
-        return out.read_bytes(), done.features
+        rows = [self._file(f"{name}.npy") for name in ("calibration", "x", "y")]
+        out = self._file("out.tflite")
+        done = self.ask(Convert(recipe_named(words), *rows, out, parallel=parallel))
+        return Path(out).read_bytes(), done.features
+
+    def ask(self, request):
+        reply = self.worker.ask(self.model, request)
+        if isinstance(reply, Failed):
+            raise CannotConvertError(reply.reason)
+        return reply
+
+    def answers(self, model, features=()):
+        return LiteRt(model, Preprocessing(steps=features)).run_rows(self.parts.held.x)
 
     def accuracy(self, model, features=()):
-        held = self.parts.held
-        scores = LiteRt(model, Preprocessing(steps=features)).run_rows(held.x)
-        return float((scores.argmax(axis=1) == held.y).mean())
+        return float((self.answers(model, features).argmax(axis=1) == self.parts.held.y).mean())
 
 
 @pytest.fixture(scope="module")
-def shops(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("techniques")
-    (folder / "my_nets.py").write_text(NETS)
-    command = [sys.executable, "-m", "tests.micro_models", str(folder), "cnn", "wide"]
-    subprocess.run(command, cwd=ROOT, check=True, capture_output=True)
+def shops(worker, trained, tmp_path_factory):
+    (worker.folder / "my_nets.py").write_text(NETS)
     x, y = pictures(600, seed=9)
-    with pytest.MonkeyPatch.context() as patch:
-        patch.chdir(folder)  # where the worker finds the user's modules
-        both = {
-            "cnn": Workshop(folder, "cnn", x / 255, y),
-            "wide": Workshop(folder, "wide", *tables(700, seed=9)),
-        }
-    yield both
-    for shop in both.values():
-        shop.foreman.__exit__(None, None, None)
+    rows = {"cnn": (x / 255, y), "wide": tables(700, seed=9), "series": waves(400, seed=9)}
+    folder = tmp_path_factory.mktemp("techniques")
+    return {name: Workshop(worker, trained / f"{name}.h5", folder, *rows[name]) for name in rows}
 
 
 def kernels(model):
@@ -93,6 +93,36 @@ def kernels(model):
 def share_of_zeros(model):
     found = kernels(model)
     return sum((one == 0).sum() for one in found) / sum(one.size for one in found)
+
+
+def test_recipes_that_train_keep_accuracy_and_make_what_they_say(shops):
+    shop, sizes = shops["cnn"], {}
+    for name, kind in {
+        "clustered-int8:epochs=1": "int8", "pcqat:epochs=1": "int8", "float16": "float16",
+        "int16x8": "int16x8",
+    }.items():  # fmt: skip
+        model, _ = shop.make(name)
+        assert read_facts(model).precision == kind
+        assert shop.accuracy(model) > 0.96
+        sizes[name.partition(":")[0]] = len(zlib.compress(model, 9))
+    assert sizes["pcqat"] < sizes["clustered-int8"]
+
+
+def test_models_of_series_are_trained_as_pictures_and_stay_what_they_are(shops):
+    shop = shops["series"]
+    whole, _ = shop.make("float32")
+    assert shop.accuracy(whole) > 0.9
+    aware, _ = shop.make("qat:epochs=1")
+    assert read_facts(aware).precision == "int8"
+    assert LiteRt(aware, Preprocessing()).input.shape == (1, 32, 2)
+    assert (shop.answers(aware).argmax(axis=1) == shop.answers(whole).argmax(axis=1)).mean() > 0.95
+    few, _ = shop.make("clustered-int8:clusters=6,epochs=1")
+    convolutions = [one for one in kernels(few) if one.size > 100]
+    assert len(convolutions) == 3
+    for kernel in convolutions:  # of a layer's six values, each channel has a scale of its own
+        assert max(len(np.unique(channel)) for channel in kernel) <= 6
+    thin, _ = shop.make("pruned-2-4-int8:epochs=1")
+    assert share_of_zeros(thin) > 0.4
 
 
 def test_cut_channels_take_memory_and_weights_with_them(shops):
@@ -180,7 +210,7 @@ def test_ranges_are_narrowed_by_percentile_and_ends_may_be_float(shops):
 
 def test_a_user_s_own_architecture_is_asked_for_its_space_and_built(shops):
     shop = shops["wide"]
-    asked = shop.foreman.ask(Describe("my_nets:small")).hyper
+    asked = shop.ask(Describe("my_nets:small")).hyper
     assert [(one.name, one.values) for one in asked] == [
         ("units", ("4", "8", "12")), ("activation", ("relu", "tanh")),
     ]  # fmt: skip

@@ -9,7 +9,7 @@ import pytest
 from click.testing import CliRunner
 
 from edge_sdk.cli.bundles import inspect
-from edge_sdk.cli.keys import keys, signing_key
+from edge_sdk.cli.keys import keys, signer
 from edge_sdk.cli.profiles import profile
 from edge_sdk.errors import CorruptBundleError, InvalidInputError, UntrustedError
 from edge_sdk.profiles import load_profile, parse_profile, profile_names
@@ -94,18 +94,18 @@ def test_a_new_key_is_private_and_never_written_over_another(tmp_path):
 def test_the_user_s_own_key_is_made_once_and_announced(tmp_path, monkeypatch, capsys):
     monkeypatch.delenv("EDGE_SIGNING_KEY", raising=False)
     monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path))
-    first = signing_key(None)
+    first = signer(None)()
     assert len(capsys.readouterr().err.splitlines()) == 1
-    assert signing_key(None).public.hex == first.public.hex
+    assert signer(None)().public.hex == first.public.hex
     assert capsys.readouterr().err == ""
     assert (tmp_path / "edge" / "signing.key").exists()
     monkeypatch.setenv("EDGE_SIGNING_KEY", str(tmp_path / "other.key"))
-    assert signing_key(None).public.hex != first.public.hex
+    assert signer(None)().public.hex != first.public.hex
 
 
 def test_a_key_that_is_named_is_never_made_up(tmp_path):
     with pytest.raises(InvalidInputError, match="edge keys new"):
-        signing_key(tmp_path / "missing.key")
+        signer(tmp_path / "missing.key")
 
 
 @pytest.fixture
