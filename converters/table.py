@@ -4,10 +4,10 @@ from converters.gate import Measurement
 from converters.result import Candidate, Conversion, ProfileResult, Verdict
 
 COLUMNS = (
-    "", "recipe", "bytes", "compressed", "accuracy", "drop, points [95 %]", "host ms",
-    "board ms", "RAM", "verdict",
+    "", "recipe", "bytes", "compressed", "accuracy", "drop, points [95 %]",
+    "host ms p50/p90", "board ms", "RAM", "verdict",
 )  # fmt: skip
-NUMERIC = {"bytes", "compressed", "accuracy", "host ms", "board ms", "RAM"}
+NUMERIC = {"bytes", "compressed", "accuracy", "host ms p50/p90", "board ms", "RAM"}
 _NOTHING = "-"
 
 
@@ -32,7 +32,7 @@ def _row(candidate: Candidate, verdict: Verdict, chosen: str | None) -> tuple[st
         f"{found.compressed_bytes:,}",
         f"{found.metrics.accuracy:.4f}",
         _drop(found),
-        f"{found.host_ms_p50:.3f}",
+        f"{found.host_ms_p50:.3f}/{found.host_ms_p90:.3f}",
         _NOTHING if verdict.estimated_ms is None else f"~{verdict.estimated_ms:.3g}",
         _NOTHING if verdict.ram_bytes is None else _size(verdict.ram_bytes),
         said,

@@ -14,7 +14,6 @@ from converters.flatbuffer import slim
 from converters.layers import read_layers
 from converters.protocol import Convert
 from converters.recipe import SourceFacts
-from converters.rewrite import rewrite
 from converters.space import Hyper
 from converters.steps import Writing
 from edge_sdk.channels import Preprocessing
@@ -38,6 +37,8 @@ class TfliteModel:
 
     def convert(self, request: Convert) -> Converted:
         """The .tflite file that a recipe makes."""
+        from converters.rewrite import rewrite  # a second to import; to look at a file needs none
+
         model, calibration = self.model, np.load(request.calibration)
         for step in request.recipe.steps:
             if isinstance(step, Writing):  # others train: `why_not` said no

@@ -109,7 +109,10 @@ class Sampler:
             return "" if same else f"command {command.number} is not above {self.number}"
         with self._lock:
             self._picks.clear()
-            self._save(command=command, sent=0)
+            before = self._kept.command
+            stands = before is not None and before.samples == command.samples
+            goes_on = stands and command.measure > 0  # it only repeats the wish
+            self._save(command=command, sent=self._kept.sent if goes_on else 0)
         wish = command.samples
         if wish and wish.model not in ("", *self._consent.models):
             return f"samples of {wish.model} are asked for, [samples] models does not allow them"

@@ -38,19 +38,26 @@ FLOOR = 32 * 1024 * 1024
 
 
 class Task(msgspec.Struct, frozen=True):
-    """What to try: the bundle's file, its order, whom to trust (hex), and on which board."""
+    """What to try: the bundle's file, its order, whom to trust (hex), on which board, how often."""
 
     path: str
     order: Assignment
     publishers: tuple[str, ...]
     profile: HardwareProfile
+    runs: int = RUNS
 
 
 class Verdict(msgspec.Struct, frozen=True):
-    """What came of it; `reason` is empty if the model passed."""
+    """What came of it; `reason` is empty if the model passed.
+
+    Attributes:
+        latency_ms, p90_ms: of `runs` answers, one after the other; 0 if it came to none.
+    """
 
     reason: str = ""
     latency_ms: float = 0.0
+    p90_ms: float = 0.0
+    runs: int = 0
     limit_bytes: int = 0
     used_bytes: int = 0
 
@@ -60,6 +67,11 @@ Trial = Callable[[Task, threading.Event], str | None]  # why a model may not run
 
 def try_apart(task: Task, cancelled: threading.Event) -> str | None:
     """Run the child; why the model may not run, in words, and None if it passed."""
+    return judged_apart(task, cancelled).reason or None
+
+
+def judged_apart(task: Task, cancelled: threading.Event) -> Verdict:
+    """What the child found; a reason alone if it did not get that far."""
     command = [sys.executable, "-P", "-m", "device_agent.selftest"]
     pipe = subprocess.PIPE
     try:
@@ -69,16 +81,17 @@ def try_apart(task: Task, cancelled: threading.Event) -> str | None:
             finally:
                 child.kill()
     except OSError as error:
-        return f"its self-test can't be started: {error}"
+        return Verdict(f"its self-test can't be started: {error}")
     if child.returncode in STOPPED:  # whoever stops the agent may have told its child first
         cancelled.wait(STOPPING)
     if said is None:
-        return "cancelled" if cancelled.is_set() else f"its self-test took over {TIMEOUT:.0f} s"
+        late = f"its self-test took over {TIMEOUT:.0f} s"
+        return Verdict("cancelled" if cancelled.is_set() else late)
     answer, words = said
     try:
-        return msgspec.json.decode(answer, type=Verdict).reason or None
+        return msgspec.json.decode(answer, type=Verdict)
     except msgspec.DecodeError:
-        return _ended(child.returncode, words)
+        return Verdict(_ended(child.returncode, words))
 
 
 def in_this_process(_task: Task, _cancelled: threading.Event) -> str | None:
@@ -119,33 +132,35 @@ def judge(task: Task) -> Verdict:
         limit = 2 * bundle.manifest.ram_bytes + STACK * task.profile.threads + FLOOR
         resource.setrlimit(resource.RLIMIT_DATA, (before + limit, before + limit))
         model = prepare(bundle, task.order, task.profile)
-        latency = median_latency(model, bundle.golden.inputs)
+        times = latencies(model, bundle.golden.inputs, task.runs)
     except NotConvertibleError as error:
         return Verdict(_plainly(str(error), limit), limit_bytes=limit)
     except EdgeError as error:
         return Verdict(str(error), limit_bytes=limit)
     except MemoryError:
         return Verdict(_too_much(limit), limit_bytes=limit)
-    budget = bundle.manifest.latency_budget_ms
+    budget, latency = bundle.manifest.latency_budget_ms, statistics.median(times)
     slow = f"answers take {latency:.3g} ms (median), the budget is {budget:.3g} ms"
     return Verdict(
         f"self-test failed: {slow}" if latency > budget else "",
         latency,
+        statistics.quantiles(times, n=10)[-1] if len(times) > 1 else latency,
+        len(times),
         limit,
         _data_bytes() - before,
     )
 
 
-def median_latency(model: Model, rows: Array) -> float:
-    """Milliseconds of one answer, preprocessing included."""
-    begun, times = perf_counter(), []
-    for index in range(WARM_UP + RUNS):
+def latencies(model: Model, rows: Array, runs: int) -> list[float]:
+    """Milliseconds of single answers, preprocessing included; fewer than `runs` of a slow model."""
+    begun, times = perf_counter(), list[float]()
+    for index in range(WARM_UP + runs):
         start = perf_counter()
         run(model.interpreter, rows[index % len(rows)])
         times.append((perf_counter() - start) * 1000)
         if perf_counter() - begun > SECONDS:
             break
-    return statistics.median(times[WARM_UP:] or times)
+    return times[WARM_UP:] or times
 
 
 def _plainly(words: str, limit: int) -> str:

@@ -23,7 +23,7 @@ from device_agent.endpoint import backoff
 from device_agent.enrol import Identity
 from device_agent.manners import tighter_rate
 from device_agent.runtime import Model, load, verified
-from device_agent.selftest import Task, Trial
+from device_agent.selftest import Task, Trial, judged_apart
 from device_agent.shortcut import by_delta, newest_other
 from device_agent.store import Store
 from device_agent.trusted import NotVouchedError, Repository
@@ -35,6 +35,7 @@ from edge_sdk.messages import Assignment
 from edge_sdk.ops import why_lacking
 from edge_sdk.profiles import HardwareProfile
 
+MOST_RUNS = 10_000
 FIRST_WAIT = 0.5  # seconds; doubles with every try that brought nothing
 
 
@@ -58,6 +59,12 @@ class _Job(msgspec.Struct, frozen=True):
     known: bool = False  # for a self-test: it was confirmed before
 
 
+class _Timing(msgspec.Struct, frozen=True):
+    order: Assignment
+    command: int
+    runs: int
+
+
 class Worker:
     """Does fetches and self-tests in the order they are asked for; `done` takes the results."""
 
@@ -79,7 +86,7 @@ class Worker:
         self._store, self._identity, self._profile = store, identity, profile
         self._rate, self._now, self._chance, self._done = rate, now, chance, done
         self._keys = identity.trust.publisher_keys
-        self._jobs: queue.SimpleQueue[_Job | None] = queue.SimpleQueue()
+        self._jobs: queue.SimpleQueue[_Job | _Timing | None] = queue.SimpleQueue()
         self._cancelled: dict[int, threading.Event] = {}
         self._models: dict[str, Model] = {}
 
@@ -90,6 +97,10 @@ class Worker:
     def self_test(self, order: Assignment, *, known: bool) -> None:
         """Load the bundle and try it on its golden samples; in a child first unless `known`."""
         self._jobs.put(_Job(order, 0, self._flag(order), known))
+
+    def measure(self, order: Assignment, command: int, runs: int) -> None:
+        """Time answers of a model that runs here, in a process apart; told as `measured`."""
+        self._jobs.put(_Timing(order, command, min(runs, MOST_RUNS)))
 
     def cancel(self, generation: int) -> None:
         """Give up the jobs for this order; their results no longer matter."""
@@ -114,7 +125,9 @@ class Worker:
     def run(self) -> None:
         """Work until closed."""
         while (job := self._jobs.get()) is not None:
-            if not job.cancelled.is_set():
+            if isinstance(job, _Timing):
+                self._done(Noticed("measured", self._timed(job)))
+            elif not job.cancelled.is_set():
                 event = self._fetch(job) if job.attempt else self._self_test(job)
                 if not job.cancelled.is_set():  # else it says nothing about the model
                     self._done(Done(event))
@@ -185,6 +198,20 @@ class Worker:
         words = f"{came:,} bytes in place of {wanted.length:,}, from bundle {old[:12]}"
         self._done(Noticed("fetched-as-delta", words))
         return True
+
+    def _timed(self, job: _Timing) -> str:
+        """In words, which begin with the command's number: the server finds its answer by it."""
+        order, publishers = job.order, self._identity.trust.publishers
+        path = str(self._store.bundle(order.digest))
+        task = Task(path, order, publishers, self._profile, job.runs)
+        found = judged_apart(task, threading.Event())
+        what = f"command {job.command}: {order.model} {order.version} ({order.digest[:12]})"
+        if not found.runs:
+            return f"{what} was not timed: {found.reason}"
+        return (
+            f"{what} takes {found.latency_ms:.3f} ms p50, {found.p90_ms:.3f} ms p90 "
+            f"({found.runs} answers, one after the other)"
+        )
 
     def _self_test(self, job: _Job) -> SelfTested:
         order = job.order

@@ -339,6 +339,8 @@ class Command(msgspec.Struct, frozen=True, kw_only=True):
         number: only ever rises per device; the device takes none that is not above the last.
         samples: which rows it wants now; nothing takes an earlier wish back.
         issued: server's clock when it was signed, Unix seconds.
+        measure: how many answers of its model the device shall time now, apart from its work; once,
+            and told as an event `measured`. 0 is none.
     """
 
     format: int = 1
@@ -346,6 +348,7 @@ class Command(msgspec.Struct, frozen=True, kw_only=True):
     number: int
     issued: float
     samples: SampleRequest | None = None
+    measure: int = 0
 
 
 Body = Report | Window | Event | Sample | Connection

@@ -11,9 +11,10 @@ from fastapi import APIRouter, Request, Response
 from fastapi.concurrency import run_in_threadpool
 
 from edge_sdk.errors import InvalidInputError
-from edge_sdk.messages import Command, SampleRequest, sign_command
+from edge_sdk.messages import SampleRequest
 from fleet_server.answers import NotFoundError, answer, read_body, read_json
 from fleet_server.api_types import Asked, AskSamples, Erased, Page
+from fleet_server.commands import send
 from fleet_server.dataset import make_dataset, waiting_rows
 from fleet_server.openapi import gives, takes
 from fleet_server.paging import page_of
@@ -95,22 +96,7 @@ def ask(parts: Parts, devices: Sequence[str], wanted: SampleRequest, now: float)
         raise InvalidInputError(f"a quota must be 1 to {MAX_QUOTA:,} samples a device")
     if not now < wanted.until <= now + MAX_DAYS * 86400:
         raise InvalidInputError(f"samples can be asked for during {MAX_DAYS:.0f} days at most")
-    store, director = parts.store, parts.keyring.director
-    with store.transaction():
-        last = store.command_numbers(devices)
-        signed = {
-            device: (
-                number := last.get(device, 0) + 1,
-                sign_command(
-                    Command(device=device, number=number, issued=now, samples=wanted), director
-                ),
-            )
-            for device in devices
-        }
-        store.save_commands(signed, now)
-    for device, (_, envelope) in signed.items():
-        parts.command(device, envelope)
-    return len(signed)
+    return len(send(parts, devices, now, samples=wanted))
 
 
 def _forget(parts: Parts, device: str) -> dict[str, int]:

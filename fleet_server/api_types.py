@@ -1,8 +1,9 @@
 """What travels over the operator API besides the views; light, since the command line loads it."""
 
-from typing import Any, Generic, TypeVar
+from typing import Annotated, Any, Generic, TypeVar
 
 import msgspec
+from msgspec import Meta
 
 from edge_sdk.messages import Policy
 from fleet_server.views import AlertRow, RolloutRow
@@ -93,6 +94,24 @@ class Asked(msgspec.Struct, frozen=True):
     """How many devices were asked."""
 
     devices: int
+
+
+class Measure(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """How many answers of its model a device shall time, apart from its work."""
+
+    runs: Annotated[int, Meta(ge=1, le=10_000)] = 200
+
+
+class Measured(msgspec.Struct, frozen=True):
+    """What a device found, in its words; they are empty as long as it has not answered.
+
+    Attributes:
+        command: the number of the command that asked it.
+    """
+
+    device: str
+    command: int
+    words: str = ""
 
 
 class Erased(msgspec.Struct, frozen=True):

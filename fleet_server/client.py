@@ -26,6 +26,8 @@ from fleet_server.api_types import (
     HookSecret,
     LabelsTaken,
     Me,
+    Measure,
+    Measured,
     Mute,
     NewHook,
     NewPassword,
@@ -110,6 +112,14 @@ class Client:
 
     def latency(self, device: str) -> list[FieldLatency]:
         return self._get(f"devices/{quote(device, safe='')}/latency", list[FieldLatency])
+
+    def measure(self, device: str, runs: int) -> Measured:
+        """Have a device time answers of its model; `measured` has what it says."""
+        body = msgspec.json.encode(Measure(runs))
+        return self._post(f"devices/{_part(device)}/measure", body, Measured)
+
+    def measured(self, asked: Measured) -> Measured:
+        return self._get(f"devices/{_part(asked.device)}/measured/{asked.command}", Measured)
 
     def bundles(self, **filters: str) -> list[VersionRow]:
         """Every bundle, newest first; `filters` are `model`, `version`, `profile`."""

@@ -70,6 +70,10 @@ def quantile(found: Sketch, share: float) -> float:
     wanted = share * found.rows
     at = int(np.searchsorted(below, wanted))
     edges = (LATENCY.edges[0] / 2, *LATENCY.edges, LATENCY.edges[-1] * 2)
-    low, high = max(edges[at], found.low), min(edges[at + 1], found.high)
+    low, high = edges[at], edges[at + 1]
+    if low < found.low < high:  # extremes are rounded on the way, by more than a bin where all are
+        low = found.low  # far below the reference's mean
+    if low <= found.high < high:
+        high = found.high
     part = (wanted - (below[at] - found.counts[at])) / found.counts[at]
-    return float(round(low * (high / low) ** part, 4)) if low > 0 else float(high)
+    return float(round(low * (high / low) ** part, 4))

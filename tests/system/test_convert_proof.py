@@ -12,14 +12,17 @@ from pathlib import Path
 import msgspec
 import numpy as np
 import pytest
+from click.testing import CliRunner
 
+from converters.cards import card
 from converters.order import Order
 from converters.pipeline import convert
 from converters.result import Proof
 from converters.search_order import Search
 from edge_sdk.bundle import read_manifest
 from edge_sdk.channels import Preprocessing
-from edge_sdk.errors import EdgeError
+from edge_sdk.cli.benchmarks import benchmark
+from edge_sdk.errors import EdgeError, InvalidInputError
 from edge_sdk.features import Standardise
 from edge_sdk.formats import from_json
 from edge_sdk.interpreter import LiteRt
@@ -31,6 +34,8 @@ ROOT = Path(__file__).parents[2]
 NET = dense_net(200)
 X = np.random.default_rng(4).normal(0, 1, (400, 16)).astype(np.float32)
 Y = LiteRt(NET, Preprocessing()).run_rows(X).argmax(axis=1)
+COLUMNS = tuple(f"sensor {i}" for i in range(16))
+BUNDLE = "out/net-1-raspberry-pi-4.edge"
 
 
 def edge(*words, cwd=ROOT, **environment):
@@ -54,48 +59,59 @@ def order(tmp_path):
     )
 
 
-def test_a_conversion_is_told_by_slice_explained_and_drawn_and_logged_in_mlflow(tmp_path):
-    (tmp_path / "net.tflite").write_bytes(NET)
-    columns = [f"sensor {i}" for i in range(16)]
-    with (tmp_path / "rows.csv").open("w", newline="") as file:
+@pytest.fixture(scope="module")
+def told(tmp_path_factory):
+    """A folder with what one command made, and what it printed."""
+    folder = tmp_path_factory.mktemp("told")
+    (folder / "net.tflite").write_bytes(NET)
+    with (folder / "rows.csv").open("w", newline="") as file:
         rows = csv.writer(file)
-        rows.writerow([*columns, "site", "class"])
+        rows.writerow([*COLUMNS, "site", "class"])
         for i, (row, kind) in enumerate(zip(X * 2 + 1, Y, strict=True)):
             rows.writerow([*row.tolist(), ("north", "south")[i % 2], kind])
-    (tmp_path / "steps.toml").write_text('[[steps]]\ntype = "standardise"\nmean = [1]\nsd = [2]\n')
+    (folder / "steps.toml").write_text('[[steps]]\ntype = "standardise"\nmean = [1]\nsd = [2]\n')
     shown = edge(
-        "convert", tmp_path / "net.tflite", "--profile", "raspberry-pi-4", "--data",
-        tmp_path / "rows.csv", "--slice", "site", "--features", tmp_path / "steps.toml",
-        "--recipe", "float32", "--recipe", "int8", "--max-drop", "0.05", "--explain", "--out",
-        tmp_path / "out", "--json",
-        cwd=tmp_path,  # where MLflow puts what belongs to a database's runs
-        EDGE_SIGNING_KEY=str(tmp_path / "key"),
-        MLFLOW_TRACKING_URI=f"sqlite:///{tmp_path}/mlflow.db",
+        "convert", folder / "net.tflite", "--profile", "raspberry-pi-4", "--data",
+        folder / "rows.csv", "--slice", "site", "--features", folder / "steps.toml",
+        "--recipe", "int8", "--max-drop", "0.05", "--explain", "--out", folder / "out", "--json",
+        cwd=folder,  # where MLflow puts what belongs to a database's runs
+        EDGE_SIGNING_KEY=str(folder / "key"),
+        MLFLOW_TRACKING_URI=f"sqlite:///{folder}/mlflow.db",
     )  # fmt: skip
     assert shown.returncode == 0, shown.stderr
-    found = json.loads(shown.stdout)
-    int8 = found["candidates"][1]["measurement"]
+    return folder, json.loads(shown.stdout)
+
+
+def test_a_conversion_is_told_by_slice_explained_and_logged_in_mlflow(told):
+    folder, found = told
+    int8 = found["candidates"][0]["measurement"]
     assert [one["label"] for one in int8["slices"]] == ["site=north", "site=south"]
     assert {"f1"} <= set(int8["metrics"]["figures"])
     assert sum(found["balance"].values()) == found["held_out_rows"]
     [explanation] = found["explanations"].values()
-    assert {part["name"] for part in explanation["parts"]} == set(columns)
+    assert {part["name"] for part in explanation["parts"]} == set(COLUMNS)
     assert 0 < explanation["shap_moved"] < 0.3
     assert 0 < explanation["lime_moved"] < 0.3
     assert len(explanation["dependence"]) == 16
-    bundle = tmp_path / "out" / "net-1-raspberry-pi-4.edge"
-    manifest = read_manifest(bundle.read_bytes())
+    manifest = read_manifest((folder / BUNDLE).read_bytes())
     assert manifest.preprocessing.steps == (Standardise((1.0,), (2.0,)),)
-    assert manifest.input.columns == tuple(columns)
-    page = (tmp_path / "out" / "net-1-raspberry-pi-4.card.html").read_text()
+    assert manifest.input.columns == COLUMNS
+    logged(folder / "mlflow.db", found["profiles"][0]["chosen"])
+
+
+def test_the_card_is_a_page_with_pictures_and_can_be_made_again(told):
+    folder, _ = told
+    page = (folder / BUNDLE).with_suffix(".card.html").read_text()
     assert page.count("<svg") == 3
     for words in ("<h2>By slice</h2>", "site=north", "What it looks at", "Intended for the board"):
         assert words in page
-    again = edge("card", bundle, "--html", tmp_path / "card.html", "--key", tmp_path / "key.pub")
-    assert again.returncode == 0, again.stderr
-    assert (tmp_path / "card.html").read_text() == page
-    assert edge("card", bundle).stdout.startswith("---\nlibrary_name: litert\n")
-    logged(tmp_path / "mlflow.db", found["profiles"][0]["chosen"])
+    run, bundle = CliRunner(), str(folder / BUNDLE)
+    again = run.invoke(
+        card, [bundle, "--html", str(folder / "card.html"), "--key", str(folder / "key.pub")]
+    )
+    assert again.exit_code == 0, again.output
+    assert (folder / "card.html").read_text() == page
+    assert run.invoke(card, [bundle]).stdout.startswith("---\nlibrary_name: litert\n")
 
 
 def logged(database, chosen):
@@ -104,28 +120,28 @@ def logged(database, chosen):
         runs = {name: run for run, name in db.execute("SELECT run_uuid, name FROM runs")}
         params = db.execute("SELECT key, value FROM params WHERE run_uuid = ?", (runs["net 1"],))
         figures = db.execute("SELECT key, value FROM metrics WHERE run_uuid = ?", (runs["int8"],))
-        assert set(runs) == {"net 1", "float32", "int8"}
+        assert set(runs) == {"net 1", "int8"}
         assert ("chosen.raspberry-pi-4", chosen) in params.fetchall()
         assert dict(figures.fetchall())["accuracy"] > 0.9
 
 
-def test_models_are_timed_side_by_side_and_none_wins_within_the_noise(order, tmp_path):
-    key = SigningKey.generate()
-    convert(order, lambda: key)
-    (tmp_path / "pub").write_bytes(key.public.pem())
-    shown = edge("benchmark", order.model, order.model, "--json")
-    assert shown.returncode == 0, shown.stderr
+def test_models_are_timed_side_by_side_and_none_wins_within_the_noise(told):
+    folder, _ = told
+    net, bundle, key = (str(folder / name) for name in ("net.tflite", BUNDLE, "key.pub"))
+    run = CliRunner()
+    shown = run.invoke(benchmark, [net, net, "--json"])
+    assert shown.exit_code == 0, shown.output
     found = json.loads(shown.stdout)
     assert [one["bytes"] for one in found["models"]] == [len(NET)] * 2
     assert all(one["runs"] >= 50 and one["ms_p50"] <= one["ms_p90"] for one in found["models"])
-    bundle = tmp_path / "out" / "net-1-raspberry-pi-4.edge"
-    words = edge("benchmark", bundle, "--data", order.data, "--key", tmp_path / "pub")
-    assert words.returncode == 0, words.stderr
+    given = save(folder / "data.npz", X * 2 + 1)
+    words = run.invoke(benchmark, [bundle, "--data", str(given), "--key", key])
+    assert words.exit_code == 0, words.output
     assert "ms p50" in words.stdout
-    wrong = edge("benchmark", bundle, "--data", save(tmp_path / "w.npz", X[:, :3]), "--key",
-                 tmp_path / "pub")  # fmt: skip
-    assert wrong.returncode == 2
-    assert "takes rows of shape (16,), these have (3,)" in wrong.stderr
+    few = save(folder / "few.npz", X[:, :3])
+    wrong = run.invoke(benchmark, [bundle, "--data", str(few), "--key", key])
+    assert isinstance(wrong.exception, InvalidInputError)
+    assert "takes rows of shape (16,), these have (3,)" in str(wrong.exception)
 
 
 @pytest.mark.filterwarnings("ignore::FutureWarning")

@@ -1,5 +1,7 @@
 """A real server and a device that can't reach it by MQTT, or at all: HTTP alone, a USB stick."""
 
+import json
+import re
 import threading
 import time
 
@@ -14,6 +16,7 @@ from device_agent.config import DeviceConfig, LinkConfig
 from device_agent.link import MqttLink
 from device_agent.selftest import in_this_process
 from device_agent.sources import NpzReplay, Paced
+from edge_sdk.cli.benchmarks import benchmark
 from edge_sdk.identity import Token
 from edge_sdk.profiles import load_profile
 from edge_sdk.signing import SigningKey
@@ -78,6 +81,22 @@ def row(server):
         return next((row for row in client.devices() if row.id == "dev-1"), None)
 
 
+def measured_there(server):
+    """What the device's own answers took, reported and timed when asked, while it works."""
+    ask = ["--device", "dev-1", "--data-dir", str(server.data_dir)]
+    told = CliRunner().invoke(benchmark, [*ask, "--json"])
+    now = CliRunner().invoke(benchmark, [*ask, "--runs", "40"])
+    assert (told.exit_code, now.exit_code) == (0, 0), told.output + now.output
+    assert re.fullmatch(
+        r"quarters 1 \([0-9a-f]{12}\) takes [\d.]+ ms p50, [\d.]+ ms p90 "
+        r"\(40 answers, one after the other\)\n", now.stdout,
+    )  # fmt: skip
+    [one] = json.loads(told.stdout)
+    assert (one["model"], one["version"]) == ("quarters", "1")
+    assert one["rows"] >= one["windows"] > 0
+    assert 0 < one["ms_p50"] <= one["ms_p90"] < 1000
+
+
 def test_a_device_lives_on_http_alone_and_then_on_a_stick(server, device, tmp_path):
     stop = threading.Event()
     thread = threading.Thread(target=Agent(device).run, args=(stop,))
@@ -88,6 +107,7 @@ def test_a_device_lives_on_http_alone_and_then_on_a_stick(server, device, tmp_pa
         eventually(lambda: row(server).running == "1", "version 1 over HTTP")
         eventually(lambda: row(server).rows > 0, "telemetry over HTTP")
         eventually(lambda: promoted(server), "the rollout ends")
+        measured_there(server)
     finally:
         stop.set()
         thread.join(20)

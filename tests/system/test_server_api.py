@@ -262,6 +262,14 @@ def test_a_device_s_latency_is_told_once_it_reported_some(fleet, device, server)
     known = {**os.environ, "EDGE_TOKEN": read_admin_token(server.data_dir)}
     told = subprocess.run([*command, "--device", "pi-1"], env=known, capture_output=True, text=True)
     assert told.stdout == "pi-1 has reported no answers yet\n", told.stderr
+    asked = fleet.measure("pi-1", 30)
+    assert (asked.device, asked.words) == ("pi-1", "")
+    assert fleet.measured(asked) == asked  # it is away
+    assert fleet.measure("pi-1", 30).command == asked.command + 1
+    with pytest.raises(InvalidInputError, match="no device 'pi-99' that could be asked"):
+        fleet.measure("pi-99", 30)
+    with pytest.raises(InvalidInputError, match="runs"):
+        fleet.measure("pi-1", 0)
     both = subprocess.run([*command, "x", "--device", "pi-1"], env=known, capture_output=True,
                           text=True)  # fmt: skip
     assert (both.returncode, both.stdout) == (2, "")

@@ -142,6 +142,15 @@ def test_an_older_or_forged_number_is_refused_and_a_repeated_one_changes_nothing
     assert not one.wants()
 
 
+def test_a_command_about_something_else_that_repeats_the_wish_begins_no_new_quota(sampler):
+    one = sampler()
+    one.see(answered(rows(20)))
+    assert len(one.take(20, 0.0)) == 5
+    same = msgspec.structs.replace(wish(number=2), measure=100)
+    assert one.command(same) == ""
+    assert not one.wants()
+
+
 def test_names_are_pseudonyms_that_stay_the_same_on_one_device_only(tmp_path):
     found = []
     for folder in ("a", "a", "b"):

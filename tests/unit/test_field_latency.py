@@ -27,6 +27,12 @@ def test_quantiles_are_near_those_of_the_answers_themselves():
         assert quantile(found, share) == pytest.approx(exact, rel=0.05)
 
 
+def test_extremes_that_were_rounded_on_the_way_turn_no_quantile_round():
+    found = sketch(LATENCY, np.full(10, 0.004))
+    found.low, found.high = 0.085, 0.09  # 6 % of the distance to a mean of 1 ms
+    assert 0 < quantile(found, 0.5) <= quantile(found, 0.9) <= LATENCY.edges[0]
+
+
 def test_all_equal_answers_have_that_quantile():
     assert quantile(sketch(LATENCY, np.full(10, 3.0)), 0.9) == pytest.approx(3.0)
 
