@@ -141,11 +141,12 @@ def series(folder):
     model = tf_keras.Sequential(
         [
             layers.Input((32, 2)),
+            layers.ZeroPadding1D((1, 0)),
             layers.Conv1D(16, 5, strides=2, padding="same", use_bias=False),
             layers.BatchNormalization(momentum=0.8),
             layers.ReLU(),
             layers.MaxPooling1D(2, strides=1),
-            layers.Conv1D(16, 3, dilation_rate=2, activation="relu"),
+            layers.Conv1D(16, 3, activation="relu"),
             layers.AveragePooling1D(2),
             layers.Conv1D(12, 3, padding="same", activation="relu"),
             layers.GlobalAveragePooling1D(),

@@ -73,7 +73,8 @@ def told(tmp_path_factory):
     shown = edge(
         "convert", folder / "net.tflite", "--profile", "raspberry-pi-4", "--data",
         folder / "rows.csv", "--slice", "site", "--features", folder / "steps.toml",
-        "--recipe", "int8", "--max-drop", "0.05", "--explain", "--out", folder / "out", "--json",
+        "--recipe", "float32", "--recipe", "int8", "--max-drop", "0.05", "--explain",
+        "--out", folder / "out", "--json",
         cwd=folder,  # where MLflow puts what belongs to a database's runs
         EDGE_SIGNING_KEY=str(folder / "key"),
         MLFLOW_TRACKING_URI=f"sqlite:///{folder}/mlflow.db",
@@ -84,7 +85,7 @@ def told(tmp_path_factory):
 
 def test_a_conversion_is_told_by_slice_explained_and_logged_in_mlflow(told):
     folder, found = told
-    int8 = found["candidates"][0]["measurement"]
+    int8 = found["candidates"][1]["measurement"]
     assert [one["label"] for one in int8["slices"]] == ["site=north", "site=south"]
     assert {"f1"} <= set(int8["metrics"]["figures"])
     assert sum(found["balance"].values()) == found["held_out_rows"]
@@ -120,7 +121,7 @@ def logged(database, chosen):
         runs = {name: run for run, name in db.execute("SELECT run_uuid, name FROM runs")}
         params = db.execute("SELECT key, value FROM params WHERE run_uuid = ?", (runs["net 1"],))
         figures = db.execute("SELECT key, value FROM metrics WHERE run_uuid = ?", (runs["int8"],))
-        assert set(runs) == {"net 1", "int8"}
+        assert set(runs) == {"net 1", "float32", "int8"}
         assert ("chosen.raspberry-pi-4", chosen) in params.fetchall()
         assert dict(figures.fetchall())["accuracy"] > 0.9
 
