@@ -1,5 +1,7 @@
 """Five kinds of small model with data of their own, trained in seconds.
 
+Each has a layer of 1,024 weights or more: smaller ones stay float in a dynamic range.
+
 Run in a child, `python -m benchmarks._kinds FOLDER KIND`: writes KIND.h5 and KIND.npz (all rows)
 into the folder. Pictures and tables are scikit-learn's, sensors, sounds and
 series are made here.
@@ -66,12 +68,12 @@ def _friedman() -> Data:
 
 
 def _sick(rng: np.random.Generator) -> Data:
-    """Readings of eight sensors that move together; some rows have one that does not."""
-    hidden = rng.normal(0, 1, (1600, 2))
-    x = np.tanh(hidden @ rng.normal(0, 1, (2, 8))) + rng.normal(0, 0.05, (1600, 8))
+    """Readings of sixteen sensors that move together; some rows have one that does not."""
+    hidden = rng.normal(0, 1, (1600, 3))
+    x = np.tanh(hidden @ rng.normal(0, 1, (3, 16))) + rng.normal(0, 0.05, (1600, 16))
     y = (rng.random(1600) < 0.2).astype(np.int64)
     bad = np.flatnonzero(y)
-    x[bad, rng.integers(0, 8, len(bad))] += rng.choice([-1, 1], len(bad)) * rng.uniform(
+    x[bad, rng.integers(0, 16, len(bad))] += rng.choice([-1, 1], len(bad)) * rng.uniform(
         0.3, 1.2, len(bad)
     )
     return x.astype(np.float32), y
@@ -105,7 +107,7 @@ def _model(kind: str) -> object:
                 parts += [
                     layers.DepthwiseConv2D(3, padding="same", use_bias=False),
                     layers.BatchNormalization(momentum=0.9), layers.ReLU(),
-                    layers.Conv2D(24, 1, use_bias=False),
+                    layers.Conv2D(40, 1, use_bias=False),
                     layers.BatchNormalization(momentum=0.9), layers.ReLU(),
                 ]  # fmt: skip
             parts += [layers.GlobalAveragePooling2D(), layers.Dense(4, activation="softmax")]
@@ -116,9 +118,9 @@ def _model(kind: str) -> object:
             ]  # fmt: skip
         case "anomaly":
             parts = [
-                layers.Input((8,)), layers.Dense(32, activation="relu"),
-                layers.Dense(3, activation="relu"), layers.Dense(32, activation="relu"),
-                layers.Dense(8),
+                layers.Input((16,)), layers.Dense(64, activation="relu"),
+                layers.Dense(6, activation="relu"), layers.Dense(64, activation="relu"),
+                layers.Dense(16),
             ]  # fmt: skip
         case _:
             parts = [
