@@ -14,10 +14,12 @@ import msgspec
 from converters.result import Candidate, Conversion
 
 WIDTH, HEIGHT = 760, 440
-_LEFT, _RIGHT, _TOP, _BOTTOM = 70, 200, 46, 52
+_LEFT, _RIGHT, _TOP, _BOTTOM = 70, 230, 46, 52
+_LINE = 14  # of labels
+_FAR = 6.0  # times the allowed drop: what loses more is drawn at the lower edge
 _STYLE = (
     "text{font:12px system-ui,sans-serif;fill:#333}.title{font-size:15px;font-weight:600}"
-    ".grid{stroke:#ddd}.float{stroke:#888;stroke-dasharray:5 4}"
+    ".grid{stroke:#ddd}.float{stroke:#888;stroke-dasharray:5 4}.lead{stroke:#ccc}"
     ".front{fill:none;stroke:#0b6;stroke-width:2}.on{fill:#0b6}.off{fill:#aaa}.dim{fill:#777}"
 )
 
@@ -67,15 +69,10 @@ def picture(conversion: Conversion) -> str:
     metrics = next(one.measurement.metrics for one in conversion.candidates if one.measurement)
     reference, quality = metrics.float_accuracy, metrics.quality
     heights = [reference, *(p.accuracy for p in found)]
-    scale = _Scale(_ticks(0, max(p.bytes for p in found)), _ticks(min(heights), max(heights)))
-    parts = [
-        head,
-        *_grid(scale, quality),
-        *_float(scale, reference),
-        *_marks(scale, found),
-        "</svg>\n",
-    ]
-    return "".join(parts)
+    floor = max(min(heights), reference - _FAR * conversion.max_drop)
+    scale = _Scale(_ticks(0, max(p.bytes for p in found)), _ticks(floor, max(heights)))
+    parts = [head, *_grid(scale, quality), *_front(scale, found), *_marks(scale, found, reference)]
+    return "".join([*parts, "</svg>\n"])
 
 
 class _Scale(msgspec.Struct, frozen=True):
@@ -90,6 +87,7 @@ class _Scale(msgspec.Struct, frozen=True):
 
     def y(self, value: float) -> float:
         low, high = self.y_ticks[0], self.y_ticks[-1]
+        value = max(value, low)
         return HEIGHT - _BOTTOM - (value - low) / (high - low) * (HEIGHT - _TOP - _BOTTOM)
 
 
@@ -131,33 +129,53 @@ def _grid(scale: _Scale, quality: str) -> list[str]:
     ]
 
 
-def _float(scale: _Scale, accuracy: float) -> list[str]:
-    y, right = scale.y(accuracy), WIDTH - _RIGHT  # its words at the left, where few candidates are
-    return [
-        f'<line class="float" x1="{_LEFT}" x2="{right}" y1="{y:.1f}" y2="{y:.1f}"/>',
-        f'<text class="dim" x="{_LEFT + 6}" y="{y - 6:.1f}">float model {accuracy:.4f}</text>',
-    ]
-
-
-def _marks(scale: _Scale, found: list[Point]) -> list[str]:
+def _front(scale: _Scale, found: list[Point]) -> list[str]:
+    """What is to be had up to a size, as steps."""
     best = front(found)
-    steps = []
-    for before, after in itertools.pairwise(best):  # what is to be had up to a size
+    steps = [f"{scale.x(best[0].bytes):.1f},{scale.y(best[0].accuracy):.1f}"]
+    for before, after in itertools.pairwise(best):
         steps.append(f"{scale.x(after.bytes):.1f},{scale.y(before.accuracy):.1f}")
         steps.append(f"{scale.x(after.bytes):.1f},{scale.y(after.accuracy):.1f}")
-    start = f"{scale.x(best[0].bytes):.1f},{scale.y(best[0].accuracy):.1f}"
-    parts = [f'<polyline class="front" points="{" ".join([start, *steps])}"/>']
-    places = {(point.bytes, point.accuracy) for point in best}
-    taken: list[float] = []
-    for point in sorted(found, key=lambda p: -p.accuracy):
+    return [f'<polyline class="front" points="{" ".join(steps)}"/>']
+
+
+def _marks(scale: _Scale, found: list[Point], reference: float) -> list[str]:
+    """Each candidate with its name at the right margin, where no two overlap; the float's line."""
+    right, line = WIDTH - _RIGHT, scale.y(reference)
+    parts = [f'<line class="float" x1="{_LEFT}" x2="{right}" y1="{line:.1f}" y2="{line:.1f}"/>']
+    best = {(point.bytes, point.accuracy) for point in front(found)}
+    labels = [(line, float(right), f"float model {reference:.4f}", "dim")]
+    for point in found:
         x, y = scale.x(point.bytes), scale.y(point.accuracy)
-        kind = "on" if (point.bytes, point.accuracy) in places else "off"
-        label = y + 4
-        while any(abs(label - other) < 14 for other in taken):  # labels do not overlap
-            label += 2
-        taken.append(label)
-        parts.append(
-            f'<circle class="{kind}" cx="{x:.1f}" cy="{y:.1f}" r="5"/>'
-            f'<text x="{x + 9:.1f}" y="{label:.1f}">{escape(point.name)}</text>'
-        )
-    return parts
+        kind = "on" if (point.bytes, point.accuracy) in best else "off"
+        parts.append(f'<circle class="{kind}" cx="{x:.1f}" cy="{y:.1f}" r="5"/>')
+        far = f" ({point.accuracy:.4f})" if point.accuracy < scale.y_ticks[0] else ""
+        labels.append((y, x + 5, f"{point.name}{far}", "word"))
+    labels.sort(key=lambda one: (one[0], -one[1]))
+    places = _apart([y for y, *_ in labels])
+    leads = [
+        f'<line class="lead" x1="{x:.1f}" y1="{y:.1f}" x2="{right + 10}" y2="{place:.1f}"/>'
+        for (y, x, *_), place in zip(labels, places, strict=True)
+    ]
+    words = [
+        f'<text class="{kind}" x="{right + 14}" y="{place + 4:.1f}">{escape(text)}</text>'
+        for (*_, text, kind), place in zip(labels, places, strict=True)
+    ]
+    return [*leads, *parts, *words]
+
+
+def _apart(wanted: list[float]) -> list[float]:
+    """Heights in the same order, a line or more apart where there is room, near those wanted.
+
+    >>> _apart([100.0, 100.0, 300.0])
+    [100.0, 114.0, 300.0]
+    """
+    gap = min(_LINE, (HEIGHT - _TOP) / len(wanted))
+    found: list[float] = []
+    for height in wanted:
+        found.append(max(height, found[-1] + gap) if found else height)
+    limit = float(HEIGHT - gap / 2)
+    for i in reversed(range(len(found))):  # what went over the edge goes back up
+        found[i] = limit = min(found[i], limit)
+        limit -= gap
+    return found

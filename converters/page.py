@@ -15,7 +15,7 @@ _STYLE = (
     "overflow-wrap:anywhere}pre{background:#f4f4f4;padding:.8rem;overflow:auto}svg{max-width:100%}"
     "li{overflow-wrap:anywhere}"
 )
-_BAR, _ROW, _NAME = 320, 22, 150
+_BAR, _ROW, _NAME, _LETTERS = 300, 22, 230, 30
 
 
 def page(card: str, proof: Proof | None = None) -> str:
@@ -99,8 +99,9 @@ def _shap(part: Part) -> str:
 
 def _bar(row: int, name: str, share: float, said: str) -> str:
     y, width = row * _ROW, share * _BAR
+    short = name if len(name) <= _LETTERS else f"…{name[1 - _LETTERS :]}"
     return (
-        f'<text x="{_NAME - 8}" y="{y + 15}" text-anchor="end">{escape(name[-22:])}</text>'
+        f'<text x="{_NAME - 8}" y="{y + 15}" text-anchor="end">{escape(short)}</text>'
         f'<rect x="{_NAME}" y="{y + 4}" width="{width:.1f}" height="14" fill="#0b6"/>'
         f'<text x="{_NAME + width + 6:.1f}" y="{y + 15}">{escape(said)}</text>'
     )
@@ -109,7 +110,7 @@ def _bar(row: int, name: str, share: float, said: str) -> str:
 def _chart(bars: list[str]) -> str:
     height = len(bars) * _ROW
     return (
-        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 640 {height}" role="img" '
+        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 660 {height}" role="img" '
         'aria-label="bars"><style>text{font:12px system-ui,sans-serif;fill:#333}</style>'
         f"{''.join(bars)}</svg>"
     )

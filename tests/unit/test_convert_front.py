@@ -1,7 +1,9 @@
 """The Pareto front and its picture."""
 
+import itertools
 import xml.etree.ElementTree as ET
 
+import msgspec
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -51,6 +53,30 @@ def test_the_picture_shows_each_measured_candidate_and_the_float_model():
     assert {*names, "float model 0.9800"} <= {*texts}
     assert "qat" not in texts
     assert len(list(root.iter("{http://www.w3.org/2000/svg}circle"))) == 3
+
+
+def test_names_stand_apart_and_what_loses_far_more_than_allowed_squeezes_nothing():
+    close = {f"r{i}": GOOD.metrics.accuracy + i * 1e-4 for i in range(9)}
+    made = [
+        Candidate(
+            recipe=name,
+            measurement=changed(
+                GOOD,
+                compressed_bytes=9000 + i,
+                metrics=msgspec.structs.replace(GOOD.metrics, accuracy=value),
+            ),
+        )
+        for i, (name, value) in enumerate({**close, "lost": 0.1}.items())
+    ]
+    root = ET.fromstring(picture(conversion(*made)))  # noqa: S314 - our own picture
+    texts = {t.text: t for t in root.iter("{http://www.w3.org/2000/svg}text")}
+    heights = sorted(float(texts[name].get("y")) for name in close)
+    assert all(after - before >= 13.9 for before, after in itertools.pairwise(heights))
+    assert "lost (0.1000)" in texts
+    circles = [float(c.get("cy")) for c in root.iter("{http://www.w3.org/2000/svg}circle")]
+    assert max(circles) - min(circles) > 300
+    ticks = [float(t) for t in texts if t.replace(".", "").isdigit() and t.startswith("0.")]
+    assert min(ticks) > 0.9
 
 
 def test_a_conversion_without_a_model_says_so():
