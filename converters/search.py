@@ -152,6 +152,8 @@ def _study(space: dict[str, Settings], wanted: Search) -> "optuna.Study":
                 sampler = samplers.RandomSampler(seed=_SEED)
             case "grid":
                 sampler = samplers.GridSampler({"words": grid(space)}, seed=_SEED)
+                # at its end it stops optuna's own loop, and raises where there is none
+                sampler.after_trial = lambda *_: None  # type: ignore[method-assign]
             case "evolution":
                 sampler = samplers.NSGAIISampler(
                     population_size=8, seed=_SEED, constraints_func=violated

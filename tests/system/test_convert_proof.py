@@ -150,18 +150,18 @@ def test_an_interrupted_search_goes_on_where_it_was(order, tmp_path):
     wanted = Search(strategy="grid", candidates=2, jobs=2, study=tmp_path / "study")
     key, steps = SigningKey.generate(), []
     order = msgspec.structs.replace(
-        order, search=wanted, recipes=("int8", "int8-mse", "mixed-int4")
+        order, search=wanted, recipes=("int8", "int8-mse", "dynamic-range")
     )
     first = convert(order, lambda: key)
     assert len(first.candidates) == 2
     more = msgspec.structs.replace(
-        order, out=tmp_path / "more", search=msgspec.structs.replace(wanted, candidates=3)
+        order, out=tmp_path / "more", search=msgspec.structs.replace(wanted, candidates=9)
     )
     second = convert(more, lambda: key, steps.append)
     made = [step for step in steps if ": candidate " in step]
     assert len(made) == 1
     again = {one.recipe: one.measurement for one in second.candidates}
-    assert len(again) == 3
+    assert len(again) == 3  # the whole grid
     assert all(again[one.recipe] == one.measurement for one in first.candidates)
     assert set(second.front) <= {one.recipe for one in second.candidates}
     assert second.profiles[0].bundle is not None
