@@ -391,7 +391,7 @@ class _Session:
             self._notice("command-refused", why)
 
     def _measure(self, command: messages.Command) -> None:
-        order = update.confirmed(self._memory.state)
+        order = confirmed(self._memory.state)
         if order is None or self._setup.board is not None:
             why = "no model is confirmed" if order is None else "a board answers, see its windows"
             self._notice("measured", f"command {command.number}: nothing was timed, {why}")
