@@ -7,6 +7,7 @@ import msgspec
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from sqlalchemy import event
 
 from edge_sdk.errors import EdgeError
 from edge_sdk.messages import Connection, Event, Report, Running, unseal_ack
@@ -372,6 +373,28 @@ def test_a_database_that_can_not_be_written_is_no_acknowledgement(back):
         assert caught.group_contains(EdgeError, match="can't be written")
 
     assert drive(back, story).acks == []
+
+
+def test_a_full_disk_is_no_acknowledgement_and_what_comes_again_is_stored_once(tmp_path):
+    with backend(tmp_path) as back:
+        device, most = back.device(), [1]
+
+        @event.listens_for(back.store._engine, "begin")
+        def limit(connection):  # SQLite's own "database or disk is full"
+            connection.exec_driver_sql(f"PRAGMA max_page_count={most[0]}")
+
+        messages = [device.message(back.window()) for _ in range(300)]
+
+        async def story(rig):
+            with pytest.raises(ExceptionGroup) as caught:
+                await rig.send(device, *messages)
+            assert caught.group_contains(EdgeError, match="is full")
+            assert rig.acks == []
+            most[0] = 2**30
+            await rig.send(device, *messages)
+
+        assert drive(back, story).acks[-1] == ("pi-1", "boot-1", 300)
+        assert [w.seq for w in back.store.windows("digits", 0)] == list(range(1, 301))
 
 
 def test_a_subscriber_gets_its_order_and_nothing_else(back):
