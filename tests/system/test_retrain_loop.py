@@ -59,7 +59,7 @@ def edge(home, *arguments):
 
 
 def agent(home, name, token, url):
-    """A device that watches digits through a worn lens."""
+    """A device that watches digits which are dark on bright."""
     config = home / f"{name}.toml"
     config.write_text(
         f'[device]\nid = "{name}"\nprofile = "raspberry-pi-4"\nlabels = {{ site = "north" }}\n'
@@ -77,10 +77,10 @@ def agent(home, name, token, url):
 def test_rows_of_devices_become_a_challenger_in_shadow_that_is_better_on_them(tmp_path):
     home = tmp_path
     x, y = digits()
-    worn = (x * 0.35).astype(np.uint8)
+    dark = (16 - x).astype(np.uint8)  # dark on bright
     np.savez(home / "old.npz", x=x[:1000], y=y[:1000])
     np.savez(home / "none.npz", x=x[:1], y=y[:1])
-    np.savez(home / "field.npz", x=worn[1000:1400])
+    np.savez(home / "field.npz", x=dark[1000:1400])
     (home / "train.py").write_text(TRAIN)
     subprocess.run(
         [sys.executable, "train.py", "--old", "old.npz", "--new", "none.npz", "--out", "one.keras"],
@@ -89,21 +89,19 @@ def test_rows_of_devices_become_a_challenger_in_shadow_that_is_better_on_them(tm
     shape = ("--scale", 1 / 16, "--profile", "raspberry-pi-4")
     edge(home, "convert", "one.keras", "--data", "old.npz", "--name", "digits", "--version", "1",
          "--out", "bundles", "--recipe", "int8", *shape)  # fmt: skip
-    with server_process(
-        home / "server", "--publisher", str(home / "config/edge/signing.pub")
-    ) as up:
+    trusted = ("--publisher", str(home / "config/edge/signing.pub"))
+    with server_process(home / "server", *trusted) as up, up.client() as client:
         asks = ("--data-dir", home / "server")
         edge(home, "publish", "bundles/digits-1-raspberry-pi-4.edge", *asks)
         token = edge(home, "enroll", "key", "new", "--uses", "2", *asks).split()[0]
         devices = [agent(home, f"pi-{n}", token, up.where.url) for n in range(2)]
         try:
-            client = up.client()
             until(lambda: len(client.devices()) == 2, 120)
             edge(home, "rollout", "create", "digits", "1", "--strategy", "all-at-once", *asks)
             until(lambda: [d.running for d in client.devices()] == ["1", "1"], 180)
             edge(home, "label", "ask", "digits", "--policy", "random", "--quota", "40", *asks)
             until(lambda: len(client.samples("digits")) >= 60, 180)
-            labels(home, client, dict(zip(map(bytes, worn[1000:1400]), y[1000:1400], strict=True)))
+            labels(home, client, dict(zip(map(bytes, dark[1000:1400]), y[1000:1400], strict=True)))
             edge(home, "label", "add", "labels.csv", *asks)
             told = edge(home, "label", "accuracy", "digits", "--json", *asks)
             [version] = json.loads(told)
@@ -113,18 +111,19 @@ def test_rows_of_devices_become_a_challenger_in_shadow_that_is_better_on_them(tm
                      "--version", "2", "--out", "again", "--scale", 1 / 16, "--max-drop", "0.05",
                      "--json", *asks)
             )  # fmt: skip
-            until(lambda: {d.phase for d in client.devices()} == {"shadow"}, 240)
+            until(lambda: "shadow" in {d.phase for d in client.devices()}, 240)
         finally:
             for device in devices:
                 device.send_signal(signal.SIGTERM)
             for device in devices:
                 device.wait(30)
     assert made["rows"] >= 60
-    assert before < 0.9
+    assert before < 0.5
     verified = edge(home, "verify", "bundles/digits-1-raspberry-pi-4.edge", made["bundles"][0],
-                    "--data", "again/new-held.npz", "--json")  # fmt: skip
+                    "--data", "again/new-held.npz", "--key", "config/edge/signing.pub",
+                    "--json")  # fmt: skip
     found = json.loads(verified)
-    assert found["accuracy"] > before
+    assert found["metrics"]["accuracy"] > before
     lineage = json.loads((home / "again" / "lineage.json").read_text())
     assert lineage["model"] == "digits"
     assert not {row["device"] for row in lineage["rows"]} & {"pi-0", "pi-1"}  # pseudonyms
