@@ -16,6 +16,8 @@ from edge_sdk.signing import SigningKey
 from fleet_server import versions
 from fleet_server.decay import DAY, State
 from fleet_server.drift_alerts import DriftAlerts
+from fleet_server.evidence.gates import OF_LABELS
+from fleet_server.evidence.labelled import labelled
 from fleet_server.evidence.windows import Columns, columns, joined
 from fleet_server.planning import Wish, make_plan
 from fleet_server.records import DeviceRecord, RolloutRecord, StandingRecord
@@ -211,9 +213,10 @@ class Controller:
         ):
             return look
         self._judged_at[rollout.id] = now
-        accuracy = any(gate.metric == "accuracy" for gate in rollout.strategy.gates)
-        labels = self._store.labels(rollout.model, rollout.past_since) if accuracy else ()
-        return with_evidence(rollout, look, standings, self._windows(rollout), labels)
+        asked = any(gate.metric in OF_LABELS for gate in rollout.strategy.gates)
+        labels = self._store.labels(rollout.model, rollout.past_since) if asked else ()
+        told = labelled(labels, index_of(rollout)) if labels else None
+        return with_evidence(rollout, look, standings, self._windows(rollout), told)
 
     def _with_past(
         self, rollout: Rollout, look: Look, fleet: Mapping[str, Device], now: float

@@ -136,7 +136,8 @@ class Detectable(msgspec.Struct, frozen=True, kw_only=True):
     """The smallest harm that a phase's gate finds 4 times of 5, with the devices there are.
 
     Attributes:
-        smallest: in the metric's own unit; of a ratio the ratio; None if no past tells the spread.
+        smallest: in the metric's own unit; of a ratio the ratio, of crashes the share of
+            the devices; None if it can't be told.
     """
 
     metric: str

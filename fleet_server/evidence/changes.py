@@ -3,25 +3,24 @@
 Everything is an array over the devices of a rollout, or over their windows with the device's index.
 """
 
-from typing import Literal
-
 import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from fleet_server.evidence.gates import MEASURES, OF_A_SHADOW, Metric
+from fleet_server.evidence.gates import MEASURES, OF_A_SHADOW, Kind, Metric
 
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
 Bools = NDArray[np.bool_]
 TINY = 1e-12
+NOBODY = np.zeros(0, dtype=np.int64)
 
 
 class Points(msgspec.Struct, frozen=True):
     """One metric's windows.
 
     Attributes:
-        device: index of the device, by window.
+        device: index of the device, by window; windows of a device in the order of time.
         now: whether it belongs to the time that is judged; else to the device's past.
         value: the window's mean or share.
         rows: inferences behind it.
@@ -40,12 +39,17 @@ class Changes(msgspec.Struct, frozen=True):
         value: mean now minus mean of the past; of logarithms for a ratio; of a shadow the level.
         variance: of that value, as the windows' own scatter implies.
         past, windows: how many windows stand on each side.
+        level: mean now.
+        failed: of crashes, the devices in the order in which they had one more than in all their
+            past.
     """
 
     value: Floats
     variance: Floats
     past: Ints
     windows: Ints
+    level: Floats
+    failed: Ints
 
 
 def changes(metric: Metric, points: Points, devices: int) -> Changes:
@@ -53,14 +57,25 @@ def changes(metric: Metric, points: Points, devices: int) -> Changes:
     kind = MEASURES[metric][1]
     now, now_variance, windows = _side(kind, points, points.now, devices)
     if metric in OF_A_SHADOW:
-        return Changes(now, now_variance, windows, windows)
+        return Changes(now, now_variance, windows, windows, now, NOBODY)
     past, past_variance, before = _side(kind, points, ~points.now, devices)
-    return Changes(now - past, now_variance + past_variance, before, windows)
+    failed = _failed(points, devices) if kind == "hazard" else NOBODY
+    return Changes(now - past, now_variance + past_variance, before, windows, now, failed)
 
 
-def _side(
-    kind: Literal["share", "level", "ratio"], points: Points, mask: Bools, devices: int
-) -> tuple[Floats, Floats, Ints]:
+def _failed(points: Points, devices: int) -> Ints:
+    """Devices by the moment at which more happened to them than in all their past."""
+    hit = points.value > 0
+    before = np.bincount(points.device[hit & ~points.now], minlength=devices)
+    later = points.device[hit & points.now]
+    order = np.argsort(later, kind="stable")
+    counts = np.bincount(later, minlength=devices)
+    nth = np.empty(len(later), dtype=np.int64)
+    nth[order] = np.arange(len(later)) - (np.cumsum(counts) - counts)[later[order]]
+    return np.asarray(later[nth == before[later]], dtype=np.int64)
+
+
+def _side(kind: Kind, points: Points, mask: Bools, devices: int) -> tuple[Floats, Floats, Ints]:
     """Mean of each device, the variance of that mean, and its number of windows."""
     device, rows = points.device[mask], points.rows[mask]
     value = points.value[mask]

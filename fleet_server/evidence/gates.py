@@ -6,9 +6,10 @@ import msgspec
 
 Metric = Literal[
     "errors",  # share of inferences that raised
-    "crashes",  # share of windows before which the process had started anew
+    "crashes",  # devices whose process started anew more often than in all their past
     "confidence",  # mean of the best class's probability
     "accuracy",  # share of labelled answers that were right
+    "calibration",  # confidence minus accuracy, over labelled answers
     "estimated accuracy",  # what the device's calibrated confidences promise
     "latency",  # mean milliseconds of an answer
     "memory",  # resident bytes of the process
@@ -21,12 +22,16 @@ Metric = Literal[
 Against = Literal["control", "past", "primary"]
 Verdict = Literal["pass", "fail", "inconclusive", "no data"]
 
-# Which way is worse, and how it is compared: shares and levels are subtracted, ratios divided.
-MEASURES: dict[Metric, tuple[int, Literal["share", "level", "ratio"]]] = {
+# How it is compared: shares and levels are subtracted, ratios divided; of a hazard the ratio is how
+# much sooner it happens; a gap is worse the farther it is from 0, on whichever side.
+Kind = Literal["share", "level", "ratio", "hazard", "gap"]
+# Which way is worse, and the kind.
+MEASURES: dict[Metric, tuple[int, Kind]] = {
     "errors": (+1, "share"),
-    "crashes": (+1, "share"),
+    "crashes": (+1, "hazard"),
     "confidence": (-1, "level"),
     "accuracy": (-1, "share"),
+    "calibration": (+1, "gap"),
     "estimated accuracy": (-1, "level"),
     "latency": (+1, "ratio"),
     "memory": (+1, "ratio"),
@@ -36,6 +41,8 @@ MEASURES: dict[Metric, tuple[int, Literal["share", "level", "ratio"]]] = {
     "shadow confidence": (-1, "level"),
     "shadow latency": (+1, "ratio"),
 }
+OF_LABELS: tuple[Metric, ...] = ("accuracy", "calibration")
+RATIOS: tuple[Kind, ...] = ("ratio", "hazard")  # margins and numbers are ratios, told as logarithms
 OF_A_SHADOW: tuple[Metric, ...] = ("disagreement", "shadow confidence", "shadow latency")
 
 
@@ -50,12 +57,21 @@ class Gate(msgspec.Struct, frozen=True):
         against: devices of the control arm, or, where everyone has the new version, the devices'
             own past alone, which can't tell a version from a drift. What a shadow does is always
             compared with the primary on the same rows.
+        too_good: a shift to the better side beyond this is harm too, since confidence that jumps
+            has more often lost touch with accuracy than gained any; 0 believes any. In the metric's
+            unit; not for ratios.
     """
 
     metric: Metric
     margin: float
     must: Literal["prove", "hold"] = "prove"
     against: Literal["control", "past"] = "control"
+    too_good: float = 0.0
+
+    @property
+    def either_way(self) -> bool:
+        """Whether a shift to either side may be blamed."""
+        return self.too_good > 0 or MEASURES[self.metric][1] == "gap"
 
     @property
     def compares(self) -> Against:
@@ -69,6 +85,7 @@ class Judgement(msgspec.Struct, frozen=True, kw_only=True):
         scope: the hardware profile it is about; "" for all devices together.
         treated, control: mean change of each arm against its own past; None where there is none.
         difference, low, high: what is judged, between always-valid bounds; ratios as logarithms.
+            Of crashes the arms are told as failures over those expected if both were alike.
             The bound that blames holds with the error that all verdicts of a rollout share, the
             bound that passes with `ALPHA` by itself, since every gate must pass.
         level: the two-sided error behind the bound that blames.

@@ -1,27 +1,36 @@
 """How wide an interval must be that is looked at after every window, by few devices."""
 
 import math
+from functools import lru_cache
 
-from scipy.special import ndtri, stdtrit
+from scipy.optimize import brentq
+from scipy.special import ndtr, ndtri, stdtrit
 
 ALPHA = 0.05  # how often a version that does no harm may be blamed, over all gates and looks
-# Windows at which the boundary is tightest; it holds at every other count too.
-TIGHTEST_AT = 20.0
 POWER = 0.8  # of a drop that is called detectable
 
 
-def boundary(windows: float, level: float) -> float:
-    """Half-width in standard errors of an interval that holds at every number of windows at once.
+def boundary(grown: float, level: float) -> float:
+    """Half-width in standard errors of an interval that holds at the first look and ever after.
 
-    `sqrt((1 + r/t) log((1 + t/r) / level^2))`: the normal-mixture boundary of Robbins (1970, Ann.
-    Math. Statist. 41:1397), in the form of Howard et al. (2021, Ann. Statist. 49:1055, section
-    3.2), for variance 1/r; `level` is its two-sided error.
+    `sqrt(a^2 + log g)`, where `g` is how often more there is to go by than at the first look, and
+    `a` solves `2 (1 - Phi(a) + a phi(a)) = level`, the two-sided error: Robbins & Siegmund (1970,
+    Ann. Math. Statist. 41:1410), who show that a Brownian motion leaves it ever with exactly that
+    probability. Looking once would allow `a = Phi^-1(1 - level / 2)`.
 
-    >>> boundary(20, 0.05) < boundary(2, 0.05), round(boundary(20, 0.05), 2)
-    (True, 3.08)
+    >>> round(boundary(1, 0.05), 2), round(boundary(10, 0.05), 2)
+    (2.79, 3.18)
     """
-    ratio = max(windows, 1.0) / (TIGHTEST_AT / 4)
-    return math.sqrt((1 + 1 / ratio) * math.log((1 + ratio) / level**2))
+    return math.sqrt(_at_first(level) ** 2 + math.log(max(grown, 1.0)))
+
+
+@lru_cache(maxsize=256)
+def _at_first(level: float) -> float:
+    def beyond(a: float) -> float:
+        density = math.exp(-a * a / 2) / math.sqrt(2 * math.pi)
+        return 2 * (float(ndtr(-a)) + a * density) - level
+
+    return float(brentq(beyond, 0.0, 40.0))
 
 
 def student(degrees: int, level: float) -> float:
@@ -45,13 +54,13 @@ def shared_level(judgements: int) -> float:
     return 2 * ALPHA / max(judgements, 1)
 
 
-def detectable(spread: float, treated: int, control: int, windows: float, level: float) -> float:
-    """The harm beyond the margin that is found with probability `POWER` within so many windows.
+def detectable(spread: float, treated: int, control: int, level: float) -> float:
+    """The harm beyond the margin that the first look finds with probability `POWER`.
 
     `spread` is the standard deviation of a device's change against its own past, `treated` and
-    `control` count devices (no control is a comparison with the past alone), `windows` are per
-    device and `level` is as in `boundary`.
+    `control` count devices (no control is a comparison with the past alone), and `level` is as in
+    `boundary`.
     """
     error = spread * math.sqrt(1 / treated + (1 / control if control else 0.0))
     degrees = treated + control - 2 if control else treated - 1
-    return (boundary(windows, level) * student(degrees, level) + float(ndtri(POWER))) * error
+    return (boundary(1, level) * student(degrees, level) + float(ndtri(POWER))) * error

@@ -11,7 +11,8 @@ import msgspec
 import numpy as np
 
 from fleet_server.evidence.changes import Bools, Changes, Floats, Ints
-from fleet_server.evidence.gates import MEASURES, Gate, Judgement, Verdict
+from fleet_server.evidence.gates import MEASURES, RATIOS, Gate, Judgement, Verdict
+from fleet_server.evidence.hazard import hazard
 from fleet_server.evidence.interval import ALPHA, boundary, student
 
 NEEDED = 2  # devices of an arm, to know a spread
@@ -30,12 +31,28 @@ class Cohort(msgspec.Struct, frozen=True):
     profiles: tuple[str, ...]
 
 
+class _Seen(msgspec.Struct, frozen=True):
+    """Harm is above 0, whichever way the metric goes: an estimate and the two arms behind it.
+
+    `blames` and `passes` are how far below, and above, the truth may lie.
+    """
+
+    worse: int
+    difference: float
+    blames: float
+    passes: float
+    treated: float
+    control: float | None
+
+    @property
+    def harm(self) -> float:
+        return self.worse * self.difference
+
+
 class _Estimate(msgspec.Struct, frozen=True):
     difference: float
     error: float
     degrees: int
-    treated: float
-    control: float | None
 
 
 def judge(
@@ -46,9 +63,10 @@ def judge(
     A device counts once it has `min_windows` windows after, and as many before.
     """
     usable = (found.windows >= min_windows) & (found.past >= min_windows)
-    verdicts = [_judge(gate, cohort, found, usable, level)]
+    verdicts = [_judge(gate, cohort, found, usable, (min_windows, level))]
     for number, name in enumerate(cohort.profiles):
-        one = _judge(gate, cohort, found, usable & (cohort.profile == number), level)
+        alone = usable & (cohort.profile == number)
+        one = _judge(gate, cohort, found, alone, (min_windows, level))
         verdicts.append(msgspec.structs.replace(one, scope=name, words=f"on {name}: {one.words}"))
     if verdicts[0].verdict == "no data":
         lacking = f"{verdicts[0].words}, each with {min_windows} windows before and after"
@@ -56,52 +74,90 @@ def judge(
     return tuple(verdicts)
 
 
-def _judge(gate: Gate, cohort: Cohort, found: Changes, usable: Bools, level: float) -> Judgement:
+def _judge(
+    gate: Gate, cohort: Cohort, found: Changes, usable: Bools, errs: tuple[int, float]
+) -> Judgement:
     treated, control = usable & cohort.treated, usable & ~cohort.treated
-    arms = (int(treated.sum()), int(control.sum()))
-    compares = gate.compares
-    limit = _limit(gate)
-    if arms[0] < NEEDED or (compares == "control" and arms[1] < NEEDED):
-        others = f" and {arms[1]} control" if compares == "control" else ""
-        return Judgement(
-            metric=gate.metric,
-            verdict="no data",
-            limit=limit,
-            against=compares,
-            level=level,
-            treated_devices=arms[0],
-            control_devices=arms[1],
-            words=f"{gate.metric}: {arms[0]} treated{others} devices are heard; "
-            f"{NEEDED} of each are needed",
-        )
-    if compares == "control":
-        estimate = _difference(cohort.stratum, treated, control, found)
-    else:
-        estimate = _alone(treated, found)
-    windows = float(found.windows[treated].mean())
-    blames, passes = (
-        boundary(windows, error) * student(estimate.degrees, error) * estimate.error
-        for error in (level, 2 * ALPHA)
-    )
-    halves = (blames, passes) if MEASURES[gate.metric][0] > 0 else (passes, blames)
-    low, high = estimate.difference - halves[0], estimate.difference + halves[1]
-    verdict = _verdict(gate, low, high)
-    return Judgement(
+    arms = (int(treated.sum()), int(control.sum()) if gate.compares == "control" else 0)
+    blank = Judgement(
         metric=gate.metric,
+        verdict="no data",
+        limit=MEASURES[gate.metric][0] * _margin(gate),
+        against=gate.compares,
+        level=errs[1],
+        treated_devices=arms[0],
+        control_devices=arms[1],
+    )
+    if arms[0] < NEEDED or (gate.compares == "control" and arms[1] < NEEDED):
+        others = f" and {arms[1]} control" if gate.compares == "control" else ""
+        words = f"{gate.metric}: {arms[0]} treated{others} devices are heard; "
+        return msgspec.structs.replace(blank, words=f"{words}{NEEDED} of each are needed")
+    windows = float(found.windows[treated].mean())
+    if MEASURES[gate.metric][1] == "hazard":
+        seen = _by_hazard(cohort, usable, found, errs[1])
+    else:
+        seen = _by_level(gate, cohort.stratum, (treated, control), found, errs)
+    verdict = _verdict(gate, seen)
+    halves = (seen.blames, seen.passes) if seen.worse > 0 else (seen.passes, seen.blames)
+    low, high = seen.difference - halves[0], seen.difference + halves[1]
+    return msgspec.structs.replace(
+        blank,
         verdict=verdict,
-        limit=limit,
-        against=compares,
-        treated=estimate.treated,
-        control=estimate.control,
-        difference=estimate.difference,
+        limit=seen.worse * _margin(gate),
+        treated=seen.treated,
+        control=seen.control,
+        difference=seen.difference,
         low=low,
         high=high,
-        level=level,
-        treated_devices=arms[0],
-        control_devices=arms[1] if compares == "control" else 0,
         windows=windows,
-        words=_words(gate, verdict, (estimate.difference, low, high), arms),
+        words=_words(gate, verdict, seen, (low, high), arms),
     )
+
+
+def _by_hazard(cohort: Cohort, usable: Bools, found: Changes, level: float) -> _Seen:
+    errors = (level / 2, ALPHA)
+    seen = hazard(found.failed, cohort.stratum, cohort.treated, usable, errors)
+    blames, passes = seen.ratio - seen.low, seen.high - seen.ratio
+    return _Seen(1, seen.ratio, blames, passes, seen.treated, seen.control)
+
+
+def _by_level(
+    gate: Gate,
+    stratum: Ints,
+    arms: tuple[Bools, Bools],
+    found: Changes,
+    errs: tuple[int, float],
+) -> _Seen:
+    first, level = errs
+    treated, control = arms
+    if gate.compares == "control":
+        estimate = _difference(stratum, treated, control, found)
+        others: float | None = float(found.value[control].mean())
+    else:
+        estimate = _alone(treated, found)
+        others = None
+    grown = float(found.windows[treated].mean()) / first
+    blames, passes = (
+        boundary(grown, error) * student(estimate.degrees, error) * estimate.error
+        for error in (level / 2 if gate.either_way else level, 2 * ALPHA)
+    )
+    own = float(found.value[treated].mean())
+    worse = _worse(gate, arms, found)
+    return _Seen(worse, estimate.difference, blames, passes, own, others)
+
+
+def _worse(gate: Gate, arms: tuple[Bools, Bools], found: Changes) -> int:
+    """Which way is harm. A gap grew if the new one and the old one lie on that side together.
+
+    Since `|t| > |c|` is `(t - c)(t + c) > 0`.
+    """
+    if MEASURES[gate.metric][1] != "gap":
+        return MEASURES[gate.metric][0]
+    treated, control = arms
+    now = float(found.level[treated].mean())
+    past = found.level[treated] - found.value[treated]
+    other = found.level[control] if gate.compares == "control" else past
+    return 1 if now + float(other.mean()) >= 0 else -1
 
 
 def _difference(stratum: Ints, treated: Bools, control: Bools, found: Changes) -> _Estimate:
@@ -134,8 +190,6 @@ def _difference(stratum: Ints, treated: Bools, control: Bools, found: Changes) -
         difference=float((weight * (means[0] - means[1])).sum() / weight.sum()),
         error=math.sqrt(between / float(weight.sum())),
         degrees=degrees,
-        treated=float(found.value[treated].mean()),
-        control=float(found.value[control].mean()),
     )
 
 
@@ -143,42 +197,44 @@ def _alone(treated: Bools, found: Changes) -> _Estimate:
     """The mean over the treated devices: there is nobody to compare them with."""
     value, count = found.value[treated], int(treated.sum())
     between = max(float(value.var(ddof=1)), float(found.variance[treated].mean()))
-    mean = float(value.mean())
-    return _Estimate(mean, math.sqrt(between / count), count - 1, mean, None)
+    return _Estimate(float(value.mean()), math.sqrt(between / count), count - 1)
 
 
-def _limit(gate: Gate) -> float:
-    worse, kind = MEASURES[gate.metric]
-    return worse * (math.log(gate.margin) if kind == "ratio" else gate.margin)
+def _margin(gate: Gate) -> float:
+    return math.log(gate.margin) if MEASURES[gate.metric][1] in RATIOS else gate.margin
 
 
-def _verdict(gate: Gate, low: float, high: float) -> Verdict:
-    limit = _limit(gate)
-    if MEASURES[gate.metric][0] < 0:
-        low, high, limit = -high, -low, -limit
-    if low > limit:
+def _too_good(gate: Gate, seen: _Seen) -> bool:
+    return gate.too_good > 0 and seen.harm + seen.blames < -gate.too_good
+
+
+def _verdict(gate: Gate, seen: _Seen) -> Verdict:
+    if seen.harm - seen.blames > _margin(gate) or _too_good(gate, seen):
         return "fail"
-    return "pass" if high < limit else "inconclusive"
+    if gate.too_good and seen.harm - seen.passes <= -gate.too_good:
+        return "inconclusive"
+    return "pass" if seen.harm + seen.passes < _margin(gate) else "inconclusive"
 
 
 def _words(
-    gate: Gate, verdict: Verdict, numbers: tuple[float, float, float], arms: tuple[int, int]
+    gate: Gate, verdict: Verdict, seen: _Seen, bounds: tuple[float, float], arms: tuple[int, int]
 ) -> str:
-    worse, kind = MEASURES[gate.metric]
+    kind = MEASURES[gate.metric][1]
     who = {
         "control": f"{arms[0]} devices with the new version against {arms[1]} like them",
         "past": f"{arms[0]} devices against their own past, without any control",
         "primary": f"{arms[0]} devices, both models on the same rows",
     }[gate.compares]
-    if kind == "ratio":
-        middle, low, high = (math.exp(n) for n in numbers)
+    if kind in RATIOS:
+        middle, low, high = (math.exp(n) for n in (seen.difference, *bounds))
         size = f"{gate.metric} x{middle:.2f} [{low:.2f}, {high:.2f}], limit x{gate.margin:g}"
     else:
-        middle, low, high = numbers
         places = 4 if kind == "share" else 3
+        told = [f"{n:+.{places}f}" for n in (seen.difference, *bounds)]
         size = (
-            f"{gate.metric} {middle:+.{places}f} [{low:+.{places}f}, {high:+.{places}f}], "
-            f"limit {worse * gate.margin:+g}"
+            f"{gate.metric} {told[0]} [{told[1]}, {told[2]}], limit {seen.worse * gate.margin:+g}"
         )
-    ending = {"pass": "not worse", "fail": "worse", "inconclusive": "can't tell yet"}
-    return f"{who}: {size}: {ending[verdict]}"
+    ending = {"pass": "not worse", "fail": "worse", "inconclusive": "can't tell yet"}[verdict]
+    if _too_good(gate, seen):
+        ending = f"better by more than {gate.too_good:g}, which is too good to be true"
+    return f"{who}: {size}: {ending}"

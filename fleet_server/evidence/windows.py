@@ -10,7 +10,6 @@ from numpy.typing import NDArray
 from fleet_server.evidence.changes import Bools, Floats, Ints, Points
 from fleet_server.evidence.gates import Metric
 from fleet_server.evidence.measures import Measures, read_measures
-from fleet_server.labels import Label
 from fleet_server.records import WindowRecord
 
 Names = NDArray[np.object_]
@@ -115,26 +114,6 @@ def points(metric: Metric, found: Columns, used: Bools, now: Bools) -> Points:
         value = rows = np.full(len(found), np.nan)
     kept = used & np.isfinite(value) & (rows > 0)
     return Points(found.device[kept], now[kept], value[kept], rows[kept])
-
-
-def label_points(
-    labels: Sequence[Label], index: Mapping[str, int], now: Sequence[bool | None]
-) -> Points:
-    """Whether each labelled answer was right; None in `now` leaves a label out.
-
-    Only labels of rows drawn at random count: those picked for being hard say little of the rest.
-    """
-    kept = [
-        (index[label.device], later, label)
-        for label, later in zip(labels, now, strict=True)
-        if later is not None and label.audit and label.predicted and label.device in index
-    ]
-    return Points(
-        np.array([device for device, _, _ in kept], dtype=np.int64),
-        np.array([later for _, later, _ in kept], dtype=np.bool_),
-        _floats([float(label.label == label.predicted) for _, _, label in kept]),
-        _floats([label.certainty for _, _, label in kept]),
-    )
 
 
 def _class_distance(found: Columns, past: Bools) -> tuple[Floats, Floats]:

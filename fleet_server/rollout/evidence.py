@@ -2,21 +2,21 @@
 
 import sys
 from collections import Counter
-from collections.abc import Sequence
 
 import msgspec
 import numpy as np
 
 from fleet_server.evidence.changes import Bools, Changes, Points, changes
-from fleet_server.evidence.gates import Against, Gate, Judgement, Metric
+from fleet_server.evidence.gates import OF_LABELS, Against, Gate, Judgement, Metric
 from fleet_server.evidence.interval import shared_level
 from fleet_server.evidence.judge import NEEDED_ALONE, Cohort, judge
-from fleet_server.evidence.windows import Columns, label_points, points
-from fleet_server.labels import Label
+from fleet_server.evidence.labelled import Labelled, labelled_points
+from fleet_server.evidence.windows import Columns, points
 from fleet_server.rollout.cohort import reached_by
 from fleet_server.rollout.grammar import Phase
 from fleet_server.rollout.state import Look, Rollout, Standing
 
+NO_POINTS = Points(*(np.zeros(0, dtype=kind) for kind in (np.int64, np.bool_, float, float)))
 PAST_WINDOWS = 40  # that make a device's past, the newest before anybody was treated
 
 
@@ -62,23 +62,19 @@ def arms(rollout: Rollout, found: Columns) -> Arms:
 
 
 def judged(
-    rollout: Rollout, split: Arms, labels: Sequence[Label] = ()
+    rollout: Rollout, split: Arms, labels: Labelled | None = None
 ) -> tuple[tuple[Judgement, ...], dict[Metric, Changes]]:
     """The verdicts of the gates that apply in the present phase, and the changes behind them."""
-    gates = gates_of(rollout)
-    level = level_of(rollout)
+    need, level = rollout.current.min_windows, level_of(rollout)
     verdicts: list[Judgement] = []
     behind: dict[Metric, Changes] = {}
-    for gate in gates:
-        found = (
-            label_points(labels, index_of(rollout), _label_times(rollout, labels))
-            if gate.metric == "accuracy"
-            else split.points(gate.metric)
-        )
-        behind[gate.metric] = changes(gate.metric, found, len(rollout.able))
-        verdicts += judge(
-            gate, split.cohort, behind[gate.metric], rollout.current.min_windows, level
-        )
+    for gate in gates_of(rollout):
+        metric = gate.metric
+        if metric not in behind:
+            told = metric in OF_LABELS
+            found = _label_points(rollout, metric, labels) if told else split.points(metric)
+            behind[metric] = changes(metric, found, len(rollout.able))
+        verdicts += judge(gate, split.cohort, behind[metric], need, level)
     return tuple(verdicts), behind
 
 
@@ -126,7 +122,7 @@ def with_evidence(
     look: Look,
     standings: dict[str, Standing],
     windows: Columns,
-    labels: Sequence[Label] = (),
+    labels: Labelled | None = None,
 ) -> Look:
     """The look, with what the windows add to it."""
     split = arms(rollout, windows)
@@ -158,7 +154,7 @@ def _heard(
     pasts = np.bincount(split.windows.device[split.past], minlength=size)
     comparable = ran & (pasts >= need)
     proofs = [g.metric for g in gates_of(rollout) if g.must == "prove"] or list(behind)
-    enough = [behind[m].windows >= need for m in proofs if m != "accuracy"]
+    enough = [behind[m].windows >= need for m in proofs if m not in OF_LABELS]
     told = np.logical_and.reduce(enough) if enough else np.ones(size, dtype=np.bool_)
     return int((comparable & told).sum()), int(comparable.sum())
 
@@ -204,18 +200,15 @@ def index_of(rollout: Rollout) -> dict[str, int]:
     return {m.device: number for number, m in enumerate(rollout.able)}
 
 
-def _label_times(rollout: Rollout, labels: Sequence[Label]) -> list[bool | None]:
-    """Whether a label is about the time that is judged (True), the past, or neither (None)."""
-    treated = {m.device for m in rollout.treated}
-    ran = {m.device: m.previous for m in rollout.able}
+def _label_points(rollout: Rollout, metric: Metric, found: Labelled | None) -> Points:
+    """The labelled answers of each device's past, and of the time that is judged."""
+    if found is None:
+        return NO_POINTS
+    able = rollout.able
+    ran = np.array([sys.intern(m.previous) for m in able], dtype=object)[found.device]
     since = rollout.treated_since if rollout.treated_since is not None else np.inf
-
-    def when(label: Label) -> bool | None:
-        if label.model != rollout.model or label.device not in ran:
-            return None
-        if label.taken_at < since:
-            return False if label.version == ran[label.device] else None
-        wanted = rollout.version if label.device in treated else ran[label.device]
-        return True if label.version == wanted and label.taken_at >= rollout.entered_at else None
-
-    return [when(label) for label in labels]
+    treated = found.device < len(rollout.treated)
+    past = (found.at < since) & (found.version == ran)
+    wanted = found.version == np.where(treated, rollout.version, ran)
+    now = (found.at >= max(since, rollout.entered_at)) & wanted
+    return labelled_points(metric, found, past | now, now)

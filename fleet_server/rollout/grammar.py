@@ -13,7 +13,7 @@ import msgspec
 
 from edge_sdk.errors import InvalidInputError
 from edge_sdk.messages import DeliveryPolicy, Role
-from fleet_server.evidence.gates import MEASURES, Gate
+from fleet_server.evidence.gates import MEASURES, RATIOS, Gate
 
 MAX_PHASES, MAX_GATES = 20, 20
 _WINDOW = re.compile(r"([01]\d|2[0-3]):[0-5]\d-([01]\d|2[0-3]):[0-5]\d")
@@ -110,15 +110,26 @@ class Strategy(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
 def check(strategy: Strategy) -> None:
     """Raises InvalidInputError for a strategy that can't be followed, with every reason."""
     problems = [*_shape(strategy), *_numbers(strategy)]
-    for gate in strategy.gates:
-        kind = MEASURES[gate.metric][1]
-        if kind == "ratio" and not gate.margin > 0:
-            problems.append(f"gate {gate.metric}: the margin is a ratio, above 0")
+    problems += [f"gate {gate.metric}: {why}" for gate in strategy.gates if (why := _why_not(gate))]
     window = strategy.limits.window
     if window and (not _WINDOW.fullmatch(window) or len(set(window.split("-"))) < 2):
         problems.append(f"window {window[:40]!r} must look like 02:00-04:00")
     if problems:
         raise InvalidInputError(f"strategy {strategy.name[:40]!r}: {'; '.join(problems)}")
+
+
+def _why_not(gate: Gate) -> str:
+    """Why a gate can't be asked; "" if it can."""
+    kind = MEASURES[gate.metric][1]
+    if kind in RATIOS and not gate.margin > 0:
+        return "the margin is a ratio, above 0"
+    if kind == "gap" and gate.margin < 0:
+        return "the margin is how much the gap may grow, 0 or above"
+    if kind == "hazard" and (gate.must == "prove" or gate.compares != "control"):
+        return "it is rare, so it needs a control and can only hold: nothing proves its absence"
+    if gate.too_good and (gate.too_good < 0 or kind in (*RATIOS, "gap")):
+        return "too_good is above 0, of a metric that is no ratio and no gap"
+    return ""
 
 
 def _shape(strategy: Strategy) -> list[str]:

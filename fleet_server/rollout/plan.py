@@ -7,7 +7,8 @@ import msgspec
 import numpy as np
 
 from fleet_server.evidence.changes import Changes, changes
-from fleet_server.evidence.gates import MEASURES, Gate
+from fleet_server.evidence.gates import MEASURES, OF_LABELS, Gate
+from fleet_server.evidence.hazard import needed
 from fleet_server.evidence.interval import detectable
 from fleet_server.evidence.windows import Columns
 from fleet_server.rollout.cohort import reached_by
@@ -87,6 +88,8 @@ def _smallest(rollout: Rollout, phase: Phase, gate: Gate, windows: Columns) -> D
     size = len(rollout.able)
     treated = reached_by(phase, size)
     control = size - treated if gate.compares == "control" else 0
+    if MEASURES[gate.metric][1] == "hazard":
+        return _fewest(rollout, phase, gate, (treated, control))
     spread = _spread(rollout, gate, windows)
     enough = treated >= 2 and (control >= 2 or gate.compares == "past")
     who = f"{treated} devices against {control}" if control else f"{treated} devices"
@@ -99,7 +102,7 @@ def _smallest(rollout: Rollout, phase: Phase, gate: Gate, windows: Columns) -> D
             smallest=None,
             words=f"{gate.metric} in {phase.name}: can't be told, {why}",
         )
-    harm = detectable(spread, treated, control, phase.min_windows, level_of(rollout))
+    harm = detectable(spread, treated, control, _blames(rollout, gate))
     ratio = MEASURES[gate.metric][1] == "ratio"
     smallest = gate.margin * math.exp(harm) if ratio else gate.margin + harm
     size_words = f"x{smallest:.2f} (limit x{gate.margin:g})" if ratio else f"{smallest:.3g}"
@@ -114,9 +117,29 @@ def _smallest(rollout: Rollout, phase: Phase, gate: Gate, windows: Columns) -> D
     )
 
 
+def _blames(rollout: Rollout, gate: Gate) -> float:
+    """The two-sided error of the gate's blame."""
+    return level_of(rollout) / (2 if gate.either_way else 1)
+
+
+def _fewest(rollout: Rollout, phase: Phase, gate: Gate, arms: tuple[int, int]) -> Detectable:
+    """How many devices must fail more often than before, while none of the others does."""
+    treated, control = arms
+    count = needed(treated, control, _blames(rollout, gate) / 2, gate.margin)
+    seen = f"{count} of {treated} devices" if count else f"{treated} devices are too few"
+    ending = f", and none of {control}: that is shown" if count else ""
+    return Detectable(
+        metric=gate.metric,
+        phase=phase.name,
+        limit=gate.margin,
+        smallest=count / treated if count else None,
+        words=f"{gate.metric} in {phase.name}: {seen}{ending}",
+    )
+
+
 def _spread(rollout: Rollout, gate: Gate, windows: Columns) -> float | None:
     """Standard deviation over devices of the change between two halves of their past."""
-    if gate.metric == "accuracy":
+    if gate.metric in OF_LABELS:
         return None
     split = arms(rollout, windows)
     if not split.past.any():

@@ -7,14 +7,19 @@ from fleet_server.rollout.grammar import Phase, Strategy
 PAST = Phase(name="past", min_windows=10, min_reach=1.0, judged=False)
 EVERYONE = Phase(name="everyone", share=1.0, min_reach=1.0, judged=False)
 CANARY = Phase(name="canary", share=0.25, min_windows=10)
+# What must be shown, and what only stops a version once it is shown to be worse: a fleet may have
+# no labels, thermometer or calibrated bundle, and nothing is blamed on what nobody tells.
 GATES = (
     Gate("errors", 0.02),
-    Gate("confidence", 0.05),
-    Gate("latency", 3.0, must="hold"),
-    Gate("crashes", 0.05, must="hold"),
-    Gate("memory", 2.0, must="hold"),
-    Gate("accuracy", 0.05, must="hold"),
-    Gate("predictions", 0.3, must="hold"),
+    Gate("confidence", 0.05, too_good=0.1),
+    Gate("accuracy", 0.002, must="hold"),
+    Gate("calibration", 0.02, must="hold"),
+    Gate("estimated accuracy", 0.05, must="hold"),
+    Gate("predictions", 0.2, must="hold"),
+    Gate("latency", 1.1, must="hold"),
+    Gate("crashes", 1.5, must="hold"),
+    Gate("memory", 1.5, must="hold"),
+    Gate("temperature", 5.0, must="hold"),
 )
 # Where everyone has the version there is no control, so only what no drift explains is asked.
 ALONE = (
@@ -48,7 +53,7 @@ SHIPPED = {
             Gate("disagreement", 0.1),
             Gate("shadow confidence", 0.05),
             Gate("shadow latency", 3.0, must="hold"),
-            Gate("errors", 0.02),
+            *GATES,
         ),
         phases=(
             PAST,
@@ -60,7 +65,12 @@ SHIPPED = {
     # Half and half until the new one is shown to be better; else the old one stays.
     "ab": Strategy(
         name="ab",
-        gates=(Gate("confidence", -0.005), Gate("errors", 0.005)),
+        gates=(
+            Gate("confidence", -0.005, too_good=0.1),
+            Gate("errors", 0.005),
+            Gate("accuracy", 0.002, must="hold"),
+            Gate("calibration", 0.02, must="hold"),
+        ),
         phases=(
             PAST,
             Phase(

@@ -9,7 +9,7 @@ from datetime import UTC, datetime
 
 import msgspec
 
-from fleet_server.evidence.gates import MEASURES
+from fleet_server.evidence.gates import MEASURES, RATIOS
 from fleet_server.views import DeviceRow, GateRow, Overview
 
 COLOURS = 6
@@ -75,7 +75,7 @@ def change(metric: str, value: float | None) -> str:
     if value is None:
         return DASH
     kind = MEASURES[metric][1] if metric in MEASURES else "level"
-    if kind == "ratio":
+    if kind in RATIOS:
         return f"{TIMES}{math.exp(value):.2f}"
     return points(value) if kind == "share" else f"{value:+.3f}".replace("-", MINUS)
 

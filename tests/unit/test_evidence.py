@@ -4,9 +4,10 @@ import msgspec
 import numpy as np
 import pytest
 
-from benchmarks import rollout_calibration
+from benchmarks._rollout_fleets import KINDS, blamed, looks, two_days, world
 from fleet_server.evidence.changes import Points, changes
 from fleet_server.evidence.gates import Gate
+from fleet_server.evidence.hazard import hazard
 from fleet_server.evidence.interval import boundary, detectable, shared_level, student
 from fleet_server.evidence.judge import Cohort, judge
 from fleet_server.evidence.measures import read_measures
@@ -151,10 +152,9 @@ def test_the_error_is_shared_by_all_verdicts_and_more_of_them_blame_later():
     assert student(3, 0.05) > student(30, 0.05) > 1
 
 
-def test_more_devices_and_windows_show_smaller_harm():
-    few, many = (detectable(0.05, n, 4 * n, 10, LEVEL) for n in (3, 30))
-    assert few > 2 * many
-    assert detectable(0.05, 10, 40, 200, LEVEL) > 0
+def test_more_devices_show_smaller_harm():
+    few, many = (detectable(0.05, n, 4 * n, LEVEL) for n in (3, 30))
+    assert few > 2 * many > 0
 
 
 def window(number, device="d0", boot="a", classes=(5, 5), **values):
@@ -201,23 +201,71 @@ def test_looking_after_every_window_rarely_rolls_back_a_harmless_version():
 
 
 def test_a_short_calibration_of_the_engine_keeps_to_the_nominal_rate():
-    """The benchmark with fewer rollouts and looks: four gates without margin, three fleets."""
+    """The benchmark with fewer rollouts: shipped gates without their margins, three fleets."""
     rng = np.random.default_rng(11)
-    wrong = [
-        rollout_calibration.blamed(
-            rollout_calibration.world(kind, "", rng), rollout_calibration.STRICT, (6, 12, 24, 48)
-        )
-        for kind in rollout_calibration.FLEETS
-        for _ in range(20)
-    ]
-    assert sum(hour is not None for hour in wrong) / len(wrong) <= 0.05
-    assert rollout_calibration.found_in("latency +20 %", 3, rng)[0] == 1.0
+    wrong = [blamed(world(kind, "", rng), two_days(margins=False)) for kind in KINDS]
+    assert wrong == [None] * len(wrong)
 
 
-def test_the_boundary_holds_for_a_random_walk_looked_at_every_step():
+@pytest.mark.parametrize(
+    ("harm", "metric"),
+    [
+        ("latency +20 %", "latency"),
+        ("confidence +12 points, accuracy as before, labels", "calibration"),
+        ("confidence +12 points, accuracy as before, no labels", "too good to be true"),
+    ],
+)
+def test_the_engine_finds_a_harm_by_its_own_gate(harm, metric):
+    *_, (_, end) = looks(world("quiet", harm, np.random.default_rng(3)), two_days())
+    assert end.status == "rolled back"
+    assert metric in end.reason
+
+
+def test_the_boundary_holds_for_a_random_walk_looked_at_from_its_first_look_on():
     """An independent check of the formula: Brownian paths cross it in at most 5 % of runs."""
     rng = np.random.default_rng(5)
-    steps = np.arange(1, 501)
-    walks = rng.normal(size=(2000, 500)).cumsum(axis=1)
-    limit = np.array([boundary(t, 0.05) for t in steps]) * np.sqrt(steps)
+    steps = np.arange(10, 501)
+    walks = rng.normal(size=(2000, 500)).cumsum(axis=1)[:, 9:]
+    limit = np.array([boundary(t / 10, 0.05) for t in steps]) * np.sqrt(steps)
     assert (np.abs(walks) > limit).any(axis=1).mean() <= 0.05
+
+
+def test_a_rare_failure_is_blamed_by_how_often_it_falls_on_the_new_version():
+    """A/A: who fails is drawn at random, and after each failure is looked at."""
+    rng, arm = np.random.default_rng(8), np.arange(60) < 12
+    place, everyone = np.zeros(60, dtype=int), np.ones(60, dtype=bool)
+    wrong = 0
+    for _ in range(200):
+        order = rng.permutation(60)[:20]
+        lows = (hazard(order[:n], place, arm, everyone, (0.05, 0.05)).low for n in range(1, 21))
+        wrong += any(low > 0 for low in lows)
+    assert wrong / 200 <= 0.05
+    assert hazard(np.arange(8), place, arm, everyone, (0.01, 0.05)).low > 0
+    assert hazard(np.arange(0), place, arm, everyone, (0.01, 0.05)).ratio == 0
+
+
+def test_a_device_counts_as_failing_once_it_did_so_more_often_than_in_its_past():
+    told = [(0, False, 1, 1), (1, False, 0, 1), (0, True, 1, 1), (1, True, 1, 1), (0, True, 1, 1)]
+    assert changes("crashes", as_points(told), 2).failed.tolist() == [1, 0]
+
+
+@pytest.mark.parametrize(("other", "verdict"), [(0.0, "fail"), (-0.3, "pass")])
+def test_calibration_is_worse_the_farther_confidence_is_from_accuracy(other, verdict):
+    """The new version's gap is 0.2 above the old one's; a gap that shrinks is no harm."""
+    rng = np.random.default_rng(9)
+    told = [
+        (i, now, other + rng.normal(0, 0.02) + (0.2 if now and i < 6 else 0), 50)
+        for i in range(24)
+        for now in (False, True)
+        for _ in range(15)
+    ]
+    found = ask(Gate("calibration", 0.02), (cohort(24, 6), as_points(told)), 5)
+    assert found.verdict == verdict
+
+
+def test_confidence_that_jumps_is_too_good_to_be_true():
+    case = fleet(1, effect=0.2)
+    assert ask(GATE, case, 5).verdict == "pass"
+    found = ask(Gate("confidence", 0.05, too_good=0.1), case, 5)
+    assert found.verdict == "fail"
+    assert "too good to be true" in found.words
