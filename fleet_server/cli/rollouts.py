@@ -36,7 +36,6 @@ _file = click.option(
     type=click.Path(path_type=Path),
     help="A strategy of your own, or changes to the named one, as JSON or TOML.",
 )
-_reason = click.option("--reason", default="", help="Why, for the log.")
 
 
 @rollout.command()
@@ -148,69 +147,33 @@ def watch(ctx: click.Context, client: Client, rollout_id: str, *, as_json: bool)
         time.sleep(WATCH_SECONDS)
 
 
-@rollout.command()
-@click.argument("rollout_id", metavar="ID")
-@_reason
-@asks
-def pause(client: Client, rollout_id: str, reason: str, *, as_json: bool) -> None:
-    """Give no more orders until it is resumed."""
-    _command(client, rollout_id, "pause", reason, as_json=as_json)
+def _steering(word: str, told: str) -> None:
+    """The command `word`, which asks the server to do just that to a rollout."""
+
+    @rollout.command(name=word, help=told)
+    @click.argument("rollout_id", metavar="ID")
+    @click.option("--reason", default="", help="Why, for the log.")
+    @asks
+    def steer(client: Client, rollout_id: str, reason: str, *, as_json: bool) -> None:
+        story = client.command_rollout(rollout_id, word, reason)
+        show(story, _line(story.rollout), as_json=as_json)
 
 
-@rollout.command()
-@click.argument("rollout_id", metavar="ID")
-@_reason
-@asks
-def resume(client: Client, rollout_id: str, reason: str, *, as_json: bool) -> None:
-    """Go on after a pause; let a promotion stand that was called in question."""
-    _command(client, rollout_id, "resume", reason, as_json=as_json)
-
-
-@rollout.command()
-@click.argument("rollout_id", metavar="ID")
-@_reason
-@asks
-def approve(client: Client, rollout_id: str, reason: str, *, as_json: bool) -> None:
-    """As a second person, let its next phase begin."""
-    _command(client, rollout_id, "approve", reason, as_json=as_json)
-
-
-@rollout.command()
-@click.argument("rollout_id", metavar="ID")
-@_reason
-@asks
-def retry(client: Client, rollout_id: str, reason: str, *, as_json: bool) -> None:
-    """Give the devices that failed their order once more."""
-    _command(client, rollout_id, "retry", reason, as_json=as_json)
-
-
-@rollout.command()
-@click.argument("rollout_id", metavar="ID")
-@_reason
-@asks
-def abort(client: Client, rollout_id: str, reason: str, *, as_json: bool) -> None:
-    """End a rollout; devices that confirmed the version keep it."""
-    _command(client, rollout_id, "abort", reason, as_json=as_json)
-
-
-@rollout.command()
-@click.argument("rollout_id", metavar="ID")
-@_reason
-@asks
-def rollback(client: Client, rollout_id: str, reason: str, *, as_json: bool) -> None:
-    """End a rollout, or undo one that ended; its devices go back to what they ran."""
-    _command(client, rollout_id, "rollback", reason, as_json=as_json)
+for _word, _told in {
+    "pause": "Give no more orders until it is resumed.",
+    "resume": "Go on after a pause; let a promotion stand that was called in question.",
+    "approve": "As a second person, let its next phase begin.",
+    "retry": "Give the devices that failed their order once more.",
+    "abort": "End a rollout; devices that confirmed the version keep it.",
+    "rollback": "End a rollout, or undo one that ended; its devices go back to what they ran.",
+}.items():
+    _steering(_word, _told)
 
 
 class _Decision(msgspec.Struct):
     action: str
     phase: str
     reason: str
-
-
-def _command(client: Client, rollout_id: str, word: str, reason: str, *, as_json: bool) -> None:
-    story = client.command_rollout(rollout_id, word, reason)
-    show(story, _line(story.rollout), as_json=as_json)
 
 
 def _document(name: str, path: Path | None) -> dict[str, Any]:
