@@ -92,5 +92,5 @@ def test_a_server_address_may_have_a_prefix_and_no_port():
 @pytest.mark.parametrize("source", ["x.npz", "tape:x", "npz:", "serial"])
 def test_a_source_that_is_none_is_named_with_what_there_is(tmp_path, source):
     text = LEAST.replace("npz:x.npz", source)
-    with pytest.raises(InvalidInputError, match=r"\[input\] source .* one of camera, csv, folder"):
+    with pytest.raises(InvalidInputError, match=r"\[input\] source .* one of board, camera"):
         load_config(written(tmp_path, text))

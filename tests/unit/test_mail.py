@@ -169,4 +169,4 @@ def test_mail_is_promised_only_by_a_server_that_can_send_it(tmp_path):
         http = TestClient(app, headers={"authorization": f"Bearer {back.keyring.admin_token}"})
         assert http.post("/api/v1/webhooks", json={"url": f"mailto:{TO}"}).status_code == 201
         assert http.post("/api/v1/webhooks", json={"url": "mailto:x"}).status_code == 400
-        assert http.get("/api/v1/webhooks").json()[0]["events"] == "alert"
+        assert http.get("/api/v1/webhooks").json()["items"][0]["events"] == "alert"
