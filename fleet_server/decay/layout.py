@@ -13,10 +13,10 @@ import numpy as np
 
 from edge_sdk.messages import Hardware, Window
 from edge_sdk.sketch import Baseline, Floats, bins
+from edge_sdk.subspace import NOVELTY
 
 Group = Literal["inputs", "answers"]
 GROUPS: tuple[Group, ...] = get_args(Group)
-PREFIX: dict[Group, str] = {"inputs": "input.", "answers": "output."}
 SCHEMA, ERRORS, DROPPED, MEMORY, LATENCY = "schema", "errors", "dropped", "memory_mb", "latency_ms"
 LOST, TEMPERATURE, THROTTLED = "answers_lost", "temperature_c", "throttled"
 BEFORE = "-before"  # ends a flag that was raised at some time since the board's boot
@@ -84,12 +84,19 @@ class Counts(msgspec.Struct, frozen=True, eq=False):
         )
 
 
+def group_of(channel: str) -> Group | None:
+    """Novelty is measured in a version's own space: its past ends with it, as that of answers."""
+    if channel == NOVELTY or channel.startswith("output."):
+        return "answers"
+    return "inputs" if channel.startswith("input.") else None
+
+
 def layout_of(baseline: Baseline, group: Group, budget_ms: float = 0.0) -> Layout:
     """The channels of a group that the baseline knows, whether or not a window has them."""
     known = {
         name: channel
         for name, channel in sorted(baseline.channels.items())
-        if name.startswith(PREFIX[group])
+        if group_of(name) == group
     }
     units = [c.sd if c.kind == "numeric" and c.sd > MIN_SD else 0.0 for c in known.values()]
     if group == "inputs":

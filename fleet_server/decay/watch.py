@@ -18,6 +18,7 @@ from fleet_server.decay.layout import (
     Layout,
     baseline_counts,
     counts_of,
+    group_of,
     layout_of,
 )
 from fleet_server.decay.past import DAY, Season
@@ -196,7 +197,7 @@ class Watch:
             channels = [
                 (name, channel.kind, channel.edges, channel.sd)
                 for name, channel in sorted(taken.baseline.channels.items())
-                if name.startswith("input.")
+                if group_of(name) == "inputs"
             ]
             self._input_keys[digest] = sha256(msgspec.msgpack.encode(channels))
         return self._input_keys[digest]
@@ -305,9 +306,17 @@ def _newest(stream: Stream) -> Counts:
 def _seen(layout: Layout, answers: Counts, of_inputs: Layout, inputs: Counts) -> Seen:
     confidence, classes = (layout.names.index(name) for name in (CONFIDENCE, CLASSES))
     sizes = [len(layout.edges[CONFIDENCE]) + 1, layout.width]
-    told = zip(of_inputs.names, inputs.means.tolist(), inputs.rows.tolist(), strict=True)
     return Seen(
         answers.bins[confidence][: sizes[0]],
         answers.bins[classes],
-        {name: mean for name, mean, rows in told if rows and name in of_inputs.edges},
+        {**_input_means(of_inputs, inputs), **_input_means(layout, answers)},
     )
+
+
+def _input_means(layout: Layout, counts: Counts) -> dict[str, float]:
+    told = zip(layout.names, counts.means.tolist(), counts.rows.tolist(), strict=True)
+    return {
+        name: mean
+        for name, mean, rows in told
+        if rows and name in layout.edges and name.startswith("input.")
+    }

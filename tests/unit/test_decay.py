@@ -7,6 +7,7 @@ import pytest
 from edge_sdk.channels import InputSchema, input_channels, output_channels
 from edge_sdk.messages import Window
 from edge_sdk.sketch import make_baseline, sketch
+from edge_sdk.subspace import NOVELTY, channel_novelty, fit_channels
 from fleet_server.decay import Place, Taken, Watch, findings, psi
 
 SCHEMA = InputSchema(name="x", kind="image", shape=(8, 8, 1), low=0.0, high=16.0)
@@ -165,3 +166,27 @@ def test_what_begins_with_a_version_and_only_there_is_blamed_on_it():
     [told] = findings(states)
     assert (told.cause, told.versions, told.devices) == ("version", ("2",), ("a", "b"))
     assert "roll it back" in told.action
+
+
+def test_an_alert_outlives_a_new_version_though_each_measures_novelty_in_its_own_space():
+    def novel(columns, space):
+        return {**columns, NOVELTY: channel_novelty(space, columns)}
+
+    rng, watch = np.random.default_rng(7), Watch(past_seconds=16)
+    shaped = channels(rng, 1.0, 0.9, rows=2000)
+    pictured = {name: x for name, x in shaped.items() if name.startswith("input.")}
+    spaces = [fit_channels({n: x[i::2] for n, x in pictured.items()}) for i in range(2)]
+    bases = [make_baseline(novel(shaped, space), ("a", "b", "c")) for space in spaces]
+    for t in range(40):
+        for device in "abcdef":
+            gain, new = 0.6 if t >= 24 and device in "abc" else 1.0, t >= 32
+            columns = novel(channels(rng, gain, 0.9), spaces[new])
+            window = Window(
+                model="m", version="2" if new else "1", digest="e" if new else "d",
+                edges_id=bases[new].edges_id, seconds=1.0, rows=100,
+                channels={n: sketch(c, columns[n]) for n, c in bases[new].channels.items()},
+            )  # fmt: skip
+            watch.add(Taken(device, float(t), window, bases[new]))
+        states = watch.states([Place(d, "north" if d in "abc" else "south") for d in "abcdef"])
+    [told] = findings(states)
+    assert (told.kind, told.scope, told.cause) == ("data drift", "site=north", "environment")
