@@ -14,7 +14,7 @@ from fleet_server.trust.repository import Repository
 from fleet_server.trust.roles import Target
 
 MAX_NAME = 64
-WORTH = 0.8  # of the whole bundle: a longer delta is not given out
+WORTH = 0.5  # of the whole bundle: a delta starts anew when it is cut off, so it has to save half
 DELTAS = 64  # kept; older ones are made again when they are asked for
 
 
