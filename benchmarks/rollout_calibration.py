@@ -19,7 +19,7 @@ from scipy import stats
 from benchmarks._pictures import bars
 from benchmarks._rollout_fleets import HARMS, HOURS, KINDS, ROWS, World, blamed, two_days, world
 
-ROLLOUTS, HARMED = 700, 200  # A/A rollouts of each kind of fleet; harmed ones of each kind of harm
+ROLLOUTS, HARMED = 700, 100  # A/A rollouts of each kind of fleet; harmed ones of each kind of harm
 FIRST = 10  # hours after which the naive rules look too
 RESULTS = Path(__file__).parent / "results"
 Floats = NDArray[np.float64]
