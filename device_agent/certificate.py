@@ -18,7 +18,7 @@ from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 
-from device_agent.endpoint import CERTIFICATE, KEY, Endpoint, mutual_context
+from device_agent.endpoint import CERTIFICATE, KEY, Endpoint, mutual_context, whole
 from edge_sdk.errors import EdgeError, ServerError, UntrustedError
 from edge_sdk.files import write_atomic
 from edge_sdk.formats import from_json
@@ -128,7 +128,7 @@ class Renewal:
                 "POST", f"{self._server.prefix}/device/v1/certificate", body, headers
             )
             answer = connection.getresponse()
-            content = answer.read(MAX_ANSWER)
+            content = whole(answer, MAX_ANSWER)
         except (OSError, http.client.HTTPException) as error:
             words = str(error) or type(error).__name__
             raise ServerError(f"{self._server}: {words}") from error

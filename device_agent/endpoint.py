@@ -101,6 +101,19 @@ def parse_websocket(url: str, server: str) -> WebSocketPlace | None:
     return place
 
 
+def whole(answer: http.client.HTTPResponse, limit: int) -> bytes:
+    """The body, of which `limit` bytes are read at most.
+
+    Raises:
+        http.client.IncompleteRead: the connection ended first, which `read` of an amount keeps
+            to itself.
+    """
+    data = answer.read(limit)
+    if answer.length and len(data) < limit:
+        raise http.client.IncompleteRead(data, answer.length)
+    return data
+
+
 def mutual_context(folder: Path | None, ca: str) -> ssl.SSLContext:
     """Believes that CA (PEM) alone, and shows the certificate in `folder` if it holds one."""
     context = ssl.create_default_context(cadata=ca or None)

@@ -14,7 +14,7 @@ import msgspec
 
 from device_agent.certificate import accept_certificate, certificate_request
 from device_agent.config import AgentConfig
-from device_agent.endpoint import Endpoint, backoff
+from device_agent.endpoint import Endpoint, backoff, whole
 from device_agent.notify import notify
 from device_agent.store import DeviceKey, Enrolment, Store
 from edge_sdk.errors import FormatError, InvalidInputError, ServerError
@@ -162,7 +162,7 @@ def _ask(server: Endpoint, request: EnrolRequest) -> EnrolAnswer:
         body, headers = msgspec.json.encode(request), {"Content-Type": "application/json"}
         connection.request("POST", f"{server.prefix}/device/v1/enrol", body, headers)
         answer = connection.getresponse()
-        content = answer.read(MAX_ANSWER)
+        content = whole(answer, MAX_ANSWER)
     except (OSError, http.client.HTTPException) as error:
         raise _NotNowError(str(error) or type(error).__name__) from error
     finally:

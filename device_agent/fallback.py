@@ -9,6 +9,7 @@ import threading
 from collections.abc import Callable
 
 from device_agent.download import TIMEOUT
+from device_agent.endpoint import whole
 from device_agent.enrol import Identity
 from device_agent.link import Arrived, Down, Link, LinkEvent, Up
 from edge_sdk.messages import MAX_MESSAGE
@@ -81,7 +82,7 @@ class HttpLink:
             url = f"{identity.server.prefix}/device/v1/{path}"
             connection.request(method, url, body or None, headers)
             answer = connection.getresponse()
-            content = answer.read(MAX_MESSAGE + 1)
+            content = whole(answer, MAX_MESSAGE + 1)
         finally:
             connection.close()
         if answer.status == 404 and path == "command":

@@ -56,13 +56,22 @@ class ServerSource(FetcherInterface):
                 return self._get(path)  # the server had ended a connection kept open
             raise tuf_errors.DownloadError(str(error) or type(error).__name__) from error
         if answer.status != 200:
-            if (answer.length or CHUNK) < CHUNK:
-                answer.read()
-            else:
+            if not self._read_out(answer):
                 self.close()
             words = f"the server answers {answer.status} {answer.reason} for {path[:100]}"
             raise tuf_errors.DownloadHTTPError(words, answer.status)
         return self._body(answer)
+
+    @staticmethod
+    def _read_out(answer: http.client.HTTPResponse) -> bool:
+        """Whether the connection is free for the next question."""
+        if (answer.length or CHUNK) >= CHUNK:
+            return False
+        try:
+            answer.read()
+        except (OSError, http.client.HTTPException):
+            return False
+        return True
 
     def _body(self, answer: http.client.HTTPResponse) -> Iterator[bytes]:
         end = self._monotonic() + PATIENCE
@@ -71,6 +80,8 @@ class ServerSource(FetcherInterface):
                 if self._monotonic() > end:
                     raise tuf_errors.SlowRetrievalError(f"not whole within {PATIENCE:.0f} s")
                 yield chunk
+            if answer.length:  # read1 says nothing of it; half a file would look like a forged one
+                raise http.client.IncompleteRead(b"", answer.length)
         except (OSError, http.client.HTTPException) as error:
             raise tuf_errors.DownloadError(str(error) or type(error).__name__) from error
         finally:

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from device_agent.certificate import validity
 from device_agent.config import EnrolConfig, LinkConfig, read_token
-from device_agent.endpoint import Endpoint, mutual_context
+from device_agent.endpoint import Endpoint, mutual_context, whole
 from device_agent.enrol import Identity
 from device_agent.link import address_of
 from device_agent.probe import Probe, ProbeError
@@ -207,7 +207,7 @@ def _get(
         try:
             connection.request("GET", path, headers=headers)
             answer = connection.getresponse()
-            return answer, answer.read(1024 * 1024)
+            return answer, whole(answer, 1024 * 1024)
         except (OSError, http.client.HTTPException) as error:
             raise Ailment(
                 f"{server} does not answer as HTTP: {str(error) or type(error).__name__}",

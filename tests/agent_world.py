@@ -148,7 +148,8 @@ class FleetServer:
             now=SystemClock.wall(),
         )
         self.signs_at = SystemClock.wall  # the repository's clock
-        self.relay: Callable[[str, bytes], bytes | int] = lambda _path, data: data
+        # what is sent, a status alone, or None: the head of the answer and not a byte more
+        self.relay: Callable[[str, bytes], bytes | int | None] = lambda _path, data: data
         trust = Trust(
             (self.publisher.public.hex,),
             self.director.public.hex,
@@ -394,7 +395,9 @@ class _Handler(BaseHTTPRequestHandler):
             found = self.fleet.trust_file(path, query)
             answer = self.fleet.relay(path, b"" if found is None else found)
             with suppress(OSError):  # the agent waits no longer
-                if isinstance(answer, int):
+                if answer is None:
+                    self._answer(200, found or b"?", cut=True)
+                elif isinstance(answer, int):
                     self._answer(answer, b"")
                 else:
                     self._answer(404 if found is None and not answer else 200, answer)
@@ -450,11 +453,12 @@ class _Handler(BaseHTTPRequestHandler):
         except OSError:
             pass  # the agent was killed or hung up
 
-    def _answer(self, status: int, body: bytes) -> None:
+    def _answer(self, status: int, body: bytes, *, cut: bool = False) -> None:
         self.send_response(status)
         self.send_header("Content-Length", str(len(body)))
         self.end_headers()
-        self.wfile.write(body)
+        self.wfile.write(b"" if cut else body)
+        self.close_connection |= cut
 
 
 def config(folder: Path, server: str, **changes: object) -> AgentConfig:

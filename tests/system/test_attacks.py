@@ -388,6 +388,23 @@ def test_a_refused_connection(fleet, device, impatient):
     still_the_first(device, ends(fleet, order, "failed"))
 
 
+def test_metadata_of_which_only_the_head_arrives_is_asked_for_again(fleet, device):
+    """As when the server is killed in the middle of an answer; it accuses nobody of anything."""
+    cut = set()
+
+    def once(path, found):
+        if path in cut or not path.startswith("tuf/") or not found:
+            return found
+        cut.add(path)
+        return None
+
+    fleet.relay = once
+    order = second(fleet)
+    assert "IncompleteRead" in hears(fleet, "metadata-not-reached")
+    taken(fleet, device, order)
+    assert cut
+
+
 # --- the broker -------------------------------------------------------------------------------
 
 
