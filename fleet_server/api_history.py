@@ -13,7 +13,7 @@ from fleet_server.answers import answer
 from fleet_server.api_types import HistoryRow, Page
 from fleet_server.changes import Changes
 from fleet_server.openapi import gives
-from fleet_server.paging import first_of, within
+from fleet_server.paging import LONGEST_PLACE, first_of, place_of, within
 from fleet_server.parts import Parts
 from fleet_server.records import EventRecord
 from fleet_server.store.listing import EventFilter
@@ -30,14 +30,14 @@ def history_routes(router: APIRouter, parts: Parts, changes: Changes) -> None:
     @router.get("/events", responses=gives(Page[HistoryRow]))
     def events(after: str = "", limit: int = 100, device: str = "", name: str = "") -> Response:
         """What happened, newest first; `name` is how the events' names begin."""
-        before = int(after) if after.isdecimal() else 0
+        before = place_of(after)
         wanted = EventFilter(device=device, name=name)
         rows = [history_row(e) for e in store.event_page(wanted, before, within(limit) + 1)]
         return answer(first_of(rows, lambda row: str(row.id), limit))
 
     @router.get("/events/stream", response_class=EventSourceResponse)
     async def stream(
-        last_event_id: Annotated[str, Header()] = "",
+        last_event_id: Annotated[str, Header(max_length=LONGEST_PLACE)] = "",
     ) -> AsyncIterator[ServerSentEvent]:
         """What happens from now on, or behind `Last-Event-ID`, until the server stops."""
         newest = await run_in_threadpool(store.event_page, EventFilter(), 0, 1)

@@ -19,7 +19,7 @@ from fleet_server.api_types import (
 )
 from fleet_server.asking import caller_of
 from fleet_server.openapi import gives, takes
-from fleet_server.paging import appended, first_of, page_of, within
+from fleet_server.paging import appended, first_of, page_of, place_of, within
 from fleet_server.parts import Parts
 from fleet_server.planning import Wish
 from fleet_server.records import DecisionRecord, RolloutRecord
@@ -115,7 +115,7 @@ def _reading(router: APIRouter, parts: Parts) -> None:
     def decisions(rollout_id: str, after: str = "", limit: int = 100) -> Response:
         """Its decisions, newest first, each with the evidence it was made on."""
         found(parts, rollout_id)
-        before = int(after) if after.isdecimal() else None
+        before = place_of(after) or None
         rows = [
             _decision(record)
             for record in parts.store.decisions(rollout_id, within(limit) + 1, before)

@@ -17,7 +17,7 @@ from edge_sdk.sketch import Sketch
 from edge_sdk.topics import Upward
 from fleet_server import presence, rollups
 from fleet_server.evidence.measures import measures
-from fleet_server.plausible import why_not_event, why_not_report, why_not_window
+from fleet_server.plausible import why_not_connection, why_not_event, why_not_report, why_not_window
 from fleet_server.records import (
     BundleRecord,
     DeviceRecord,
@@ -111,10 +111,11 @@ def _admitted(
             out.poison.append(_poison(item, item.reason))
             continue
         if not item.sealed.seq:  # outside of the numbering: it is told by whoever serves MQTT
-            if isinstance(item.body, Connection):
-                out.connections.append((item.at, item.sealed, item.body))
+            told, reason = item.body, item.reason
+            if isinstance(told, Connection) and not (reason := why_not_connection(told)):
+                out.connections.append((item.at, item.sealed, told))
             else:
-                out.poison.append(_poison(item, item.reason))
+                out.poison.append(_poison(item, reason))
             continue
         key = (item.device, item.sealed.boot)
         place, stream = streams[key]

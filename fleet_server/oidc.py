@@ -20,6 +20,7 @@ WAIT_SECONDS = 600.0
 FRESH_SECONDS = 3600.0
 LEEWAY = 60
 MAX_WAITING = 1000
+ENDPOINTS = ("authorization_endpoint", "token_endpoint", "jwks_uri")
 SIGNATURES = ["RS256", "RS384", "RS512", "PS256", "ES256", "ES384", "EdDSA"]
 
 
@@ -168,7 +169,9 @@ class Oidc:
             told = self._fetch(session, f"{issuer}/.well-known/openid-configuration")
             if str(told.get("issuer", "")).rstrip("/") != issuer:
                 raise ServerError(f"{issuer} says that it is {str(told.get('issuer'))[:100]}")
-            keys = self._fetch(session, str(told["jwks_uri"]))
+            if lacking := [name for name in ENDPOINTS if not isinstance(told.get(name), str)]:
+                raise ServerError(f"{issuer} does not tell its {' and '.join(lacking)}")
+            keys = self._fetch(session, told["jwks_uri"])
         self._known = told, keys, self._now() + FRESH_SECONDS
         return told, keys
 

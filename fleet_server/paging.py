@@ -8,6 +8,7 @@ from fleet_server.api_types import Page
 
 T = TypeVar("T")
 MAX_PAGE = 500
+LONGEST_PLACE = 18  # digits; any such number fits a column
 
 
 def page_of(rows: Sequence[T], key: Callable[[T], str], after: str, limit: int) -> Page[T]:
@@ -28,13 +29,31 @@ def page_of(rows: Sequence[T], key: Callable[[T], str], after: str, limit: int) 
     return first_of(rows[begin:], key, limit)
 
 
+def place_of(after: str) -> int:
+    """Behind which place a list of numbered rows goes on; 0 for its beginning.
+
+    Raises:
+        InvalidInputError: no page ever named this place.
+
+    >>> place_of("")
+    0
+    >>> place_of("17")
+    17
+    """
+    if not after:
+        return 0
+    if not (after.isascii() and after.isdecimal() and len(after) <= LONGEST_PLACE):
+        raise InvalidInputError(f"'after' is {after[:64]!r}, which no page gave: begin without it")
+    return int(after)
+
+
 def appended(rows: Sequence[T], after: str, limit: int) -> Page[T]:
     """A page of a list that only grows at its end; the cursor is a place in it.
 
     >>> appended("abc", "1", 1)
     Page(items=('b',), next='2')
     """
-    begin = int(after) if after.isdecimal() else 0
+    begin = place_of(after)
     end = begin + within(limit)
     return Page(tuple(rows[begin:end]), str(end) if end < len(rows) else None)
 

@@ -3,7 +3,7 @@
 import math
 from collections.abc import Mapping
 
-from edge_sdk.messages import MAX_WORDS, Comparison, Event, Report, Sealed, Window
+from edge_sdk.messages import MAX_WORDS, Comparison, Connection, Event, Report, Sealed, Window
 from edge_sdk.sketch import Sketch, bins
 from fleet_server.records import BundleRecord
 
@@ -24,6 +24,13 @@ def why_not_numbered(message: Sealed) -> str | None:
     if NUL in message.boot:
         return "the name of its boot has a NUL in it"
     return None
+
+
+def why_not_connection(connection: Connection) -> str:
+    """Why what a connection tells of itself can't be stored; empty if it can."""
+    if not 1 <= connection.number <= MAX_NUMBER:
+        return f"its connection is numbered {connection.number}"
+    return ""
 
 
 def why_not_event(event: Event) -> str | None:

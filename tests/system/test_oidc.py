@@ -5,6 +5,8 @@ import os
 import subprocess
 import sys
 from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, HTTPServer
+from threading import Thread
 from urllib.parse import parse_qs, urlsplit
 
 import httpx2
@@ -142,6 +144,30 @@ def test_no_provider_is_believed_that_is_not_the_one_or_not_there(issuer):
     posing = Oidc(OidcSettings(issuer=elsewhere + "/x/..", client="c"), WALL)
     with pytest.raises(ServerError, match=r"says that it is|does not answer"):
         posing.begin("http://testserver/back")
+
+
+class Halfway(BaseHTTPRequestHandler):
+    """A provider that tells of itself only who it is."""
+
+    def do_GET(self):
+        host, port = self.server.server_address
+        body = json.dumps({"issuer": f"http://{host}:{port}"}).encode()
+        self.send_response(200)
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
+
+    def log_message(self, *_):
+        pass
+
+
+def test_a_provider_that_tells_too_little_of_itself_is_named():
+    with HTTPServer(("127.0.0.1", 0), Halfway) as server:
+        Thread(target=server.serve_forever, args=(0.02,), daemon=True).start()
+        half = Oidc(OidcSettings(issuer=f"http://127.0.0.1:{server.server_port}", client="c"), WALL)
+        with pytest.raises(ServerError, match="does not tell its authorization_endpoint and"):
+            half.begin("http://testserver/back")
+        server.shutdown()
 
 
 def test_the_secret_is_in_no_log():

@@ -101,8 +101,21 @@ def test_lists_are_filtered_on_the_server(admin):
 
 
 def test_a_cursor_that_is_none_is_refused_in_words(admin):
-    answer = admin.get("/api/v1/alerts", params={"after": "a99"})
-    assert (answer.status_code, "begin without" in answer.json()["detail"]) == (400, True)
+    numbered = 0
+    for path in lists(admin):
+        if path == "/api/v1/audit":
+            continue  # its cursor is a number by its type
+        gives = admin.get(path, params={"limit": 1}).json()["next"] or ""
+        for cursor in ("a99", "-1", "9" * 30, "\u0663", "\0"):
+            answer = admin.get(path, params={"after": cursor})
+            assert answer.status_code in (200, 400), (path, cursor)
+            if gives.isdecimal() or path == "/api/v1/alerts":
+                assert "begin without" in answer.json().get("detail", ""), (path, cursor)
+        numbered += gives.isdecimal()
+    assert numbered >= 3
+    headers = {"last-event-id": "9" * 30}
+    refused = admin.get("/api/v1/events/stream", headers=headers)
+    assert (refused.status_code, "at most 18" in refused.text) == (400, True), refused.text
 
 
 def test_what_changed_since_it_was_read_is_not_changed_by_who_did_not_see_it(admin):

@@ -450,10 +450,16 @@ def test_a_last_will_shows_the_device_gone_and_leaves_the_numbering_alone(back):
             await rig.send(device, message)
             gone.append(back.store.device("pi-1").left_at is not None)
         await rig.send(device, device.message(back.window(), seq=0))  # nothing else is outside it
+        for beyond in (0, -1, 2**64 - 1):
+            await rig.send(device, link(beyond, up=True))
 
     rig = drive(back, story)
     assert gone == [False, False, True, False, True, False, False, True]
     assert rig.acks[-1] == ("pi-1", "boot-1", 2)
     assert len(back.store.windows("digits", 0)) == 2
-    [reason] = reasons(back)
-    assert "is numbered 0" in reason
+    outside, *connections = sorted(reasons(back), key=lambda reason: "connection" in reason)
+    assert "is numbered 0" in outside
+    assert sorted(connections) == [
+        f"its connection is numbered {beyond}" for beyond in (-1, 0, 2**64 - 1)
+    ]
+    assert back.store.device("pi-1").link_number == 2
