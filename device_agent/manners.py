@@ -1,9 +1,12 @@
-"""When a download may begin: metered links, maintenance windows and room on the disk, decided.
+"""When an update may begin: metered links, maintenance windows and room on the disk, decided.
 
-No clock and no disk here. A download that has begun is not broken off when its window closes.
+A window that an order names holds the change of the model, even to one that is here already; the
+device's own is about downloads alone. One that has begun is not broken off when its window closes.
+No clock and no disk here.
 """
 
 import re
+from collections.abc import Iterable
 from typing import Literal
 
 import msgspec
@@ -50,7 +53,7 @@ class DailyWindow(msgspec.Struct, frozen=True):
 class Manners(msgspec.Struct, frozen=True):
     """What was asked of this device; `defer_above` is in bytes, for a metered link.
 
-    `ordered` is the window that the order itself names, `window` the device's own.
+    `window` is the device's own, for downloads; `ordered` the one that the order itself names.
     """
 
     metered: bool = False
@@ -97,23 +100,32 @@ def tighter_rate(own: int, ordered: int) -> int:
 
 
 def why_wait(manners: Manners, coming: int, moment: Moment) -> Hold | None:
-    """Why `coming` bytes must wait; None if they may come now.
-
-    A device on which nothing runs has nothing to protect, so it waits for no window.
-    """
+    """Why `coming` bytes must wait; None if they may come now."""
     if manners.metered and coming > manners.defer_above:
         return Hold(
             "metered",
             f"the link is metered and {coming:,} bytes are above the {manners.defer_above:,} "
             "allowed on it: waits until [link] metered is false, or for a USB stick",
         )
-    for window in (manners.window, manners.ordered):
-        if window and moment.runs and not window.holds(moment.minute):
-            return Hold("window", f"waits for the maintenance window {window} (local time)")
+    if shut := _shut((manners.window, manners.ordered), moment):
+        return shut
     if moment.free < coming + RESERVE:
         return Hold(
             "room",
             f"{coming:,} bytes are to come and {RESERVE:,} must stay free, the state folder's "
             f"disk has {moment.free:,}: waits until there is room",
         )
+    return None
+
+
+def why_not_change(manners: Manners, moment: Moment) -> Hold | None:
+    """Why an order for a bundle that is here must wait; None if the model may change now."""
+    return _shut((manners.ordered,), moment)
+
+
+def _shut(windows: Iterable[DailyWindow | None], moment: Moment) -> Hold | None:
+    """A device on which nothing runs has nothing to protect, so it waits for no window."""
+    for window in windows:
+        if window and moment.runs and not window.holds(moment.minute):
+            return Hold("window", f"waits for the maintenance window {window} (local time)")
     return None

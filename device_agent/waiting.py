@@ -4,7 +4,7 @@ import shutil
 import time
 from collections.abc import Callable
 
-from device_agent.manners import Hold, Manners, Moment, tightened, why_wait
+from device_agent.manners import Hold, Manners, Moment, tightened, why_not_change, why_wait
 from device_agent.store import Store
 from edge_sdk.errors import InvalidInputError
 from edge_sdk.messages import Assignment
@@ -56,13 +56,14 @@ class Waiting:
     def _hold(self, order: Assignment, *, runs: bool) -> Hold | None:
         part, free = self._store.part(order.digest), shutil.disk_usage(self._store.folder).free
         have = part.stat().st_size if part.exists() else 0
-        here = (self._store.bundle(order.digest), self._store.carried(order.digest))
-        if any(path.exists() for path in here):
-            return None
+        if self._store.carried(order.digest).exists():
+            return None  # somebody stands there with the stick
         clock = time.localtime(self._wall())
         moment = Moment(60 * clock.tm_hour + clock.tm_min, free, runs)
         try:
             manners = tightened(self._manners, order.policy)
         except InvalidInputError as error:
             return Hold("window", f"the order's {error}")
+        if self._store.bundle(order.digest).exists():
+            return why_not_change(manners, moment)
         return why_wait(manners, max(0, order.length - have), moment)

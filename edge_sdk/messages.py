@@ -273,7 +273,7 @@ class DeliveryPolicy(msgspec.Struct, frozen=True, kw_only=True):
     Attributes:
         not_after: Unix seconds; an update that has not begun by then is given up. 0 is never.
         rate_limit_bytes: a second, for the download; 0 is no limit.
-        window: "02:00-04:00", the device's local time, in which a download may begin; "" is always.
+        window: "02:00-04:00", the device's local time, in which the update may begin; "" is always.
         metered: whether it may be downloaded over a metered link.
     """
 

@@ -89,5 +89,8 @@ SHIPPED = {
 def shipped(name: str) -> Strategy:
     """A shipped strategy by name; raises InvalidInputError."""
     if name not in SHIPPED:
-        raise InvalidInputError(f"unknown strategy {name[:40]!r}: known are {', '.join(SHIPPED)}")
+        raise InvalidInputError(
+            f"unknown strategy {name[:40]!r}: one of your own needs its `phases`, shipped are "
+            f"{', '.join(SHIPPED)}"
+        )
     return SHIPPED[name]

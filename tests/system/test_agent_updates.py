@@ -297,6 +297,11 @@ def test_outside_its_window_a_device_keeps_what_it_runs_and_says_until_when(flee
         assert report.running.digest == first.digest
     with running(given, fleet.token):
         settles(fleet, order, "confirmed")
+        policy = messages.DeliveryPolicy(window=window)
+        back = fleet.order(DEVICE, tiny_bundle(fleet.publisher), policy=policy)
+        report = settles(fleet, back, "deferred")  # though its bundle is here
+        assert f"waits for the maintenance window {window}" in report.reason
+        assert report.running.digest == order.digest
 
 
 def test_a_state_folder_of_another_server_is_not_used(fleet, tmp_path):

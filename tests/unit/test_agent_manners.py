@@ -2,7 +2,15 @@
 
 import pytest
 
-from device_agent.manners import RESERVE, DailyWindow, Manners, Moment, tightened, why_wait
+from device_agent.manners import (
+    RESERVE,
+    DailyWindow,
+    Manners,
+    Moment,
+    tightened,
+    why_not_change,
+    why_wait,
+)
 from edge_sdk.errors import InvalidInputError
 from edge_sdk.messages import DeliveryPolicy
 
@@ -58,6 +66,16 @@ def test_an_order_may_ask_for_more_patience_than_the_device_but_never_for_less()
     assert "02:00-04:00" in why_wait(strict, 0, at("04:30")).words
     with pytest.raises(InvalidInputError, match="must look like"):
         tightened(own, DeliveryPolicy(window="at night"))
+
+
+def test_a_model_that_is_here_changes_in_the_window_of_the_order_whatever_the_link_and_the_disk():
+    own = Manners(metered=True, window=DailyWindow.parse("02:00-04:00"))
+    noon = at("12:00", free=0)
+    assert why_not_change(tightened(own, DeliveryPolicy()), noon) is None
+    ordered = tightened(own, DeliveryPolicy(window="11:00-11:30"))
+    assert "11:00-11:30" in why_not_change(ordered, noon).words
+    assert why_not_change(ordered, at("11:29")) is None
+    assert why_not_change(ordered, at("12:00", runs=False)) is None
 
 
 def test_room_is_kept_for_state_and_outbox():
