@@ -18,7 +18,12 @@ from edge_sdk.errors import InvalidInputError, ServerError
 
 TIMEOUT = 15.0
 PORTS = {"smtp": 587, "smtps": 465}
-ADDRESS = re.compile(r"[^@\s<>()\[\],;:\\\"]{1,64}@[A-Za-z0-9.-]{1,255}")
+# A dot-atom and a name of a host (RFC 5321, 4.1.2), which leaves no room for what a header or a
+# command of SMTP would read otherwise.
+ATOM = r"[A-Za-z0-9!#$%&'*+/=?^_`{|}~-]+"
+ADDRESS = re.compile(
+    rf"(?=[^@]{{1,64}}@.{{1,255}}$){ATOM}(\.{ATOM})*@[A-Za-z0-9-]+(\.[A-Za-z0-9-]+)*"
+)
 FORM = "smtp://[USER@]HOST[:PORT]/?from=ADDRESS (or smtps://), its password by EDGE_SMTP_PASSWORD"
 
 
@@ -46,8 +51,9 @@ def parse_relay(url: str, password: str) -> Relay:
         raise InvalidInputError(f"an SMTP server is given as {FORM}: {error}") from error
     if parts.password is not None:
         raise InvalidInputError("a URL is no place for a password: give it by EDGE_SMTP_PASSWORD")
-    sender = parts.query.removeprefix("from=")
-    if parts.scheme not in PORTS or not host or not is_address(sender):
+    name, _, sender = parts.query.partition("=")
+    sender = unquote(sender)
+    if parts.scheme not in PORTS or not host or name != "from" or not is_address(sender):
         raise InvalidInputError(f"an SMTP server is given as {FORM}")
     if bool(user) != bool(password):
         raise InvalidInputError("an SMTP login needs both: USER@ in its URL and EDGE_SMTP_PASSWORD")
@@ -95,7 +101,8 @@ class Mailer:
                 if relay.user:
                     smtp.login(relay.user, relay.password)
                 smtp.send_message(message)
-        except (OSError, smtplib.SMTPException) as error:
+        except (OSError, smtplib.SMTPException, ValueError) as error:
+            # ValueError: a host, login or letter that smtplib can't put into ASCII
             raise ServerError(f"{relay.host} did not take the mail: {error}") from error
 
     def _connect(self) -> smtplib.SMTP:

@@ -15,7 +15,7 @@ from edge_sdk.errors import InvalidInputError, ServerError
 from fleet_server import alert_life as life
 from fleet_server.ca import open_ca, server_certificate, server_context
 from fleet_server.fleet import alert_record
-from fleet_server.mail import Mailer, Relay, letter, parse_relay
+from fleet_server.mail import Mailer, Relay, is_address, letter, parse_relay
 from fleet_server.records import Hook
 from fleet_server.store import Store
 from fleet_server.webhooks import Messenger
@@ -23,6 +23,7 @@ from tests.server_side import NOW, backend
 from tests.unit.test_decay_alerts import a_finding
 
 FROM, TO = "fleet@edge.example", "ops@edge.example"
+SPECIALS = '"(),:;<>@[]\\'
 
 
 class Box:
@@ -141,6 +142,8 @@ def test_what_devices_say_can_not_write_headers():
     [
         ("http://mail.example/?from=a@b.example", "", "is given as smtp"),
         ("smtp://mail.example/", "", "is given as smtp"),
+        ("smtp://mail.example/?a@b.example", "", "is given as smtp"),
+        ("smtp://mail.example/?to=a@b.example", "", "is given as smtp"),
         ("smtp://mail.example:x/?from=a@b.example", "", "is given as smtp"),
         ("smtp://u:p@mail.example/?from=a@b.example", "", "no place for a password"),
         ("smtp://u@mail.example/?from=a@b.example", "", "needs both"),
@@ -153,7 +156,29 @@ def test_an_smtp_server_that_can_not_be_is_refused_with_the_form_it_has(url, pas
         parse_relay(url, password)
 
 
+def test_an_address_is_a_plain_one_without_anything_that_a_header_would_read_otherwise():
+    assert is_address("o'neil+fleet_1@mail.edge.example")
+    for char in [*map(chr, range(0x21)), *SPECIALS, "\x7f", "\x85", "ä", "\u2028", "\ud800"]:
+        assert not is_address(f"ops{char}x@edge.example")
+        assert not is_address(f"ops@edge.example{char}")
+    for text in ("@edge.example", "ops@", ".ops@x.example", "a..b@x.example", "ops@x..example",
+                 f"{'a' * 65}@x.example", f"a@{'x' * 256}"):  # fmt: skip
+        assert not is_address(text)
+
+
+@pytest.mark.parametrize("changes", [{"password": "s3crèt"}, {"user": "flötte"}])
+def test_a_login_that_smtp_can_not_say_is_a_failed_delivery_and_no_crash(tls, changes):
+    with smtp_server(tls[0]) as (_, port), pytest.raises(ServerError, match="did not take"):
+        Mailer(relay(port, **changes), tls[1]).send(letter(TO, FROM, "s", "t", "n", NOW))
+
+
+def test_a_relay_whose_name_is_none_is_a_failed_delivery_and_no_crash():
+    with pytest.raises(ServerError, match="did not take the mail"):
+        Mailer(Relay("mail..example", 25, FROM)).send(letter(TO, FROM, "s", "t", "n", NOW))
+
+
 def test_an_smtp_server_has_the_usual_ports():
+    assert parse_relay("smtp://mail.example/?from=a+b%40c.example", "").sender == "a+b@c.example"
     plain = parse_relay("smtp://fleet%40x@mail.example/?from=a@b.example", "p")
     assert (plain.port, plain.user, plain.implicit_tls) == (587, "fleet@x", False)
     assert parse_relay("smtps://mail.example/?from=a@b.example", "").port == 465
