@@ -47,7 +47,8 @@ class Load:
                       password=device.secrets.mqtt_password if own else "")
             for device in devices
         ]  # fmt: skip
-        self._thread = threading.Thread(target=lambda: asyncio.run(self._run()))
+        # A daemon: where a stage fails the benchmark ends, and does not send for ever.
+        self._thread = threading.Thread(target=lambda: asyncio.run(self._run()), daemon=True)
         self._thread.start()
 
     async def _run(self) -> None:

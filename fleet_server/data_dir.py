@@ -48,9 +48,11 @@ def retract(data_dir: Path) -> None:
 def read_running(data_dir: Path) -> Running | None:
     """Where the server of this folder answers; None while there is none."""
     path = data_dir / SERVER
-    if not path.exists():
+    try:
+        document = path.read_bytes()
+    except FileNotFoundError:  # asked for once: a server that stops may remove it meanwhile
         return None
-    return from_json(Running, path.read_bytes(), str(path))
+    return from_json(Running, document, str(path))
 
 
 def ca_file(data_dir: Path) -> Path:
