@@ -12,7 +12,6 @@ from fleet_server.records import (
     BundleRecord,
     DeviceRecord,
     RolloutRecord,
-    WindowRecord,
 )
 from fleet_server.store import Store
 from fleet_server.store.listing import (
@@ -227,8 +226,7 @@ class _Look:
     ) -> None:
         self.bundles = {b.digest: b for b in store.bundles()}
         self._assignments = store.assignments(shown)
-        # One device at a time is quicker: one question for all reads every window.
-        self._recent = {device: store.windows_of(device, RECENT) for device in shown}
+        self._confidences = store.confidences(shown, RECENT)
         self._online = online
         self._drifting = drifting
         self._now = now
@@ -237,7 +235,6 @@ class _Look:
         seen, now = device.last_seen, self._now
         order = self._assignments.get(device.id)
         runs = self.bundles.get(device.running_digest)
-        recent = self._recent.get(device.id, [])
         return DeviceRow(
             id=device.id,
             profile=device.profile,
@@ -255,17 +252,10 @@ class _Look:
             reason=device.reason,
             runtime=device.runtime,
             rows=device.rows,
-            confidence=_confidence([w for w in recent if w.digest == recent[0].digest]),
+            confidence=self._confidences.get(device.id),
             drifting=self._drifting.get(device.id, ()),
             resumed_at=device.resumed_at,
         )
-
-
-def _confidence(windows: Sequence[WindowRecord]) -> float | None:
-    rows = sum(w.confidence_rows for w in windows)
-    if not rows:
-        return None
-    return sum(w.confidence_mean * w.confidence_rows for w in windows if w.confidence_mean) / rows
 
 
 def _troubles(

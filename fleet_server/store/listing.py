@@ -168,6 +168,26 @@ class Listing(Telemetry):
         with self._read() as c:
             return [WindowRecord(**row) for row in c.execute(query).mappings()]
 
+    def confidences(self, devices: Sequence[str], windows: int) -> dict[str, float | None]:
+        """Mean confidence of each device's last windows that are of the same bundle as the newest.
+
+        One question whose parts each read a device's newest rows by their index, so that neither
+        the fleet nor its past makes it slower.
+        """
+        device = tables.devices.c.id
+        last = _last_windows(windows, "digest", "confidence_mean", "confidence_rows").subquery()
+        rows = func.nullif(func.sum(last.c.confidence_rows), 0)
+        mean = (
+            select(func.sum(last.c.confidence_mean * last.c.confidence_rows) / rows)
+            .where(last.c.digest == _last_windows(1, "digest").scalar_subquery())
+            .correlate(tables.devices)
+            .scalar_subquery()
+        )
+        with self._read() as c:
+            return {
+                row[0]: row[1] for row in c.execute(select(device, mean).where(device.in_(devices)))
+            }
+
     def events_of(self, device: str, limit: int) -> list[EventRecord]:
         """A device's history, newest first."""
         table = tables.events
@@ -175,6 +195,18 @@ class Listing(Telemetry):
         query = select(*columns).where(table.c.device == device).order_by(table.c.id.desc())
         with self._read() as c:
             return [EventRecord(**row) for row in c.execute(query.limit(limit)).mappings()]
+
+
+def _last_windows(count: int, *columns: str) -> Select[Any]:
+    """Of the device that the question around this is about."""
+    table = tables.windows
+    return (
+        select(*(table.c[name] for name in columns))
+        .where(table.c.device == tables.devices.c.id)
+        .order_by(table.c.received_at.desc(), table.c.id.desc())
+        .limit(count)
+        .correlate(tables.devices)
+    )
 
 
 def _state(now: float) -> ColumnElement[str]:
