@@ -206,7 +206,9 @@ class Server:
                 store,
                 keyring.admin_token,
                 self._now,
-                first_link=take_first_link(settings.data_dir / KEYS),
+                first_link=lambda given: take_first_link(
+                    settings.data_dir / KEYS, given, self._now()
+                ),
             ),
             oidc=Oidc(settings.oidc, self._now) if settings.oidc else None,
             changed=changes.notify,

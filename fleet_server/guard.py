@@ -8,7 +8,7 @@ import hashlib
 import hmac
 import secrets
 import threading
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 from argon2 import PasswordHasher
@@ -38,7 +38,7 @@ class Guard:
         store: users, sessions, tokens, audit log.
         admin_token: the server's own, in its data folder: whoever reads it is the console.
         now: Unix seconds.
-        first_link: made before the start: until when, by the digest of its code.
+        first_link: takes the digest of a code that was made before the start, once.
         hasher: of passwords; by default as slow as argon2-cffi advises.
     """
 
@@ -48,15 +48,17 @@ class Guard:
         admin_token: str,
         now: Callable[[], float],
         hasher: PasswordHasher | None = None,
-        first_link: Mapping[str, float] | None = None,
+        first_link: Callable[[str], bool] = lambda _digest: False,
     ) -> None:
         self._store = store
         self._admin_token = admin_token
         self._now = now
-        self._links: dict[str, float] = dict(first_link or {})
+        self._links: dict[str, float] = {}
+        self._first_link = first_link
         self._hasher = hasher or PasswordHasher()
         self._nobody = self._hasher.hash(secrets.token_hex(16))
         self._failures = Buckets(rate=0.2, burst=20)
+        self._knocks = Buckets(rate=0.5, burst=20)
         self._asked = Buckets(rate=100.0, burst=1000)
         self._lock = threading.Lock()
 
@@ -80,6 +82,10 @@ class Guard:
         if found is None or found.expires_at <= self._now():
             return None
         return self._user(found.user)
+
+    def of_password(self, name: str, password: str) -> Caller | None:
+        """Whoever has this name and password."""
+        return self._user(name) if self.log_in(name, password) else None
 
     def _user(self, name: str) -> Caller | None:
         if name == CONSOLE.name:
@@ -125,6 +131,10 @@ class Guard:
         with self._lock:
             self._failures.take(address, self._now())
 
+    def knock(self, address: str) -> None:
+        """A stranger there has us ask somebody else; raises HTTPException 429 if too often."""
+        self._wait(self._knocks, address)
+
     def slow_down(self, device: str) -> None:
         """Raises HTTPException 429 for a device that asks too often."""
         self._wait(self._asked, f"device {device}")
@@ -150,7 +160,7 @@ class Guard:
         """Whether the link with this code is good; it is used up then."""
         with self._lock:
             until = self._links.pop(digest(code), 0.0)
-        return until > self._now()
+        return until > self._now() or self._first_link(digest(code))
 
     def log_in(self, name: str, password: str) -> bool:
         """Whether the password is this user's. As slow for nobody as for somebody."""
@@ -162,13 +172,26 @@ class Guard:
             return False
         return known
 
-    def refuse_stranger(self, name: str) -> None:
-        """Raises RefusedError unless somebody of that name is a user, and welcome."""
+    def admit(self, name: str, subject: str) -> None:
+        """Let in whom a provider knows by `subject`, as the user of that name.
+
+        The first who comes under a name keeps it: names at a provider change hands, subjects don't.
+
+        Raises:
+            RefusedError: there is no such user, they have a password here, or it is another person.
+        """
         user = self._store.user(name) if len(name) <= MAX_NAME else None
         if user is None or user.disabled_at is not None:
             raise RefusedError(
                 f"{name[:MAX_NAME]} is no user here: an administrator may say "
                 f"'edge user add {name[:MAX_NAME]} --no-password'"
+            )
+        if user.password:
+            raise RefusedError(f"{name} has a password here: log in with it")
+        if not self._store.bind_user(name, subject):
+            raise RefusedError(
+                f"another person logged in as {name} before: if this is the right one, an "
+                f"administrator may say 'edge user disable {name}' and 'edge user enable {name}'"
             )
 
     def open_session(self, name: str) -> str:
@@ -192,9 +215,9 @@ class Guard:
         Raises:
             InvalidInputError: a name that is taken or can't be used, a password too short.
         """
-        if not (0 < len(name) <= MAX_NAME and name.isprintable()) or "/" in name:
+        if not (0 < len(name) <= MAX_NAME and name.isprintable()) or {"/", ":"} & set(name):
             raise InvalidInputError(
-                f"a user's name is 1 to {MAX_NAME} printable characters without '/'"
+                f"a user's name is 1 to {MAX_NAME} printable characters without '/' and ':'"
             )
         if name in (CONSOLE.name, "controller", "server") or self._store.user(name) is not None:
             raise InvalidInputError(f"the name {name} is taken")

@@ -1,6 +1,9 @@
 """`edge server init`: a server that can start, and the one link of its first administrator."""
 
+import os
+import signal
 import stat
+import sys
 
 import pytest
 from click.testing import CliRunner
@@ -10,7 +13,7 @@ from edge_sdk.signing import SigningKey
 from fleet_server.ca import open_ca
 from fleet_server.cli.server import run, server
 from fleet_server.cli.settings_file import read_settings, settings_text
-from fleet_server.founding import take_first_link
+from fleet_server.founding import FIRST_LINK_SECONDS, take_first_link
 from fleet_server.guard import Guard
 from fleet_server.store import Store
 from tests.agent_world import SystemClock
@@ -39,12 +42,64 @@ def test_it_makes_what_a_start_needs_and_the_link_opens_once(tmp_path, set_up):
     assert (data / "keys" / "server.pem").exists()
     code = done.output.partition("https://fleet.lan:8080/login?code=")[2].strip()
     assert not any(code.encode() in p.read_bytes() for p in data.rglob("*") if p.is_file())
-    first = take_first_link(data / "keys")
-    assert take_first_link(data / "keys") == {}
     with Store(tmp_path / "x.db") as store:
-        guard = Guard(store, "admin", SystemClock().wall, QUICK, first)
+        started(store, data)  # and killed before anybody came
+        guard = started(store, data)
+        assert not guard.accepts(f"not {code}")
         assert guard.accepts(code)
         assert not guard.accepts(code)
+        assert not started(store, data).accepts(code)
+
+
+def test_the_first_link_ends_within_a_day(tmp_path, set_up):
+    data = tmp_path / "data"
+    code = set_up(data, "fleet.lan").output.partition("/login?code=")[2].strip()
+    with Store(tmp_path / "x.db") as store:
+        assert not started(store, data, later=FIRST_LINK_SECONDS).accepts(code)
+        assert started(store, data).accepts(code)
+
+
+@pytest.mark.parametrize("step", range(1, 40, 3))
+def test_an_init_that_was_cut_off_can_be_run_again(tmp_path, set_up, step):
+    """Killed before the n-th file takes its name; the same command then finishes the work."""
+    data = tmp_path / "data"
+    child = os.fork()
+    if not child:
+        kill_at_rename(step)
+        set_up(data, "fleet.lan")
+        os._exit(0)
+    _, status = os.waitpid(child, 0)
+    again = set_up(data, "fleet.lan")
+    if status == 0:
+        assert "has a server already" in str(again.exception)
+        return
+    assert os.WTERMSIG(status) == signal.SIGKILL
+    assert again.exit_code == 0, again.exception
+    code = again.output.partition("/login?code=")[2].strip()
+    assert read_settings(data / "server.toml", run)["names"] == ["fleet.lan"]
+    with Store(tmp_path / "x.db") as store:
+        assert started(store, data).accepts(code)
+    assert "has a server already" in str(set_up(data, "fleet.lan").exception)
+
+
+def kill_at_rename(step):
+    """SIGKILL this process where it would give a finished file its name for the n-th time."""
+    seen = []
+
+    def watch(event, _arguments):
+        if event == "os.rename":
+            seen.append(event)
+            if len(seen) == step:
+                os.kill(os.getpid(), signal.SIGKILL)
+
+    sys.addaudithook(watch)
+
+
+def started(store, data, later=0.0):
+    """The guard of a server that starts on this folder."""
+    now = lambda: SystemClock().wall() + later  # noqa: E731
+    link = lambda given: take_first_link(data / "keys", given, now())  # noqa: E731
+    return Guard(store, "admin", now, QUICK, link)
 
 
 def test_a_server_that_is_there_is_not_made_anew(tmp_path, set_up):
