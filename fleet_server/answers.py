@@ -1,5 +1,6 @@
 """How the API answers: JSON that nobody caches, and problems as RFC 9457 says."""
 
+import base64
 import hashlib
 from collections.abc import Callable, Mapping
 from http import HTTPStatus
@@ -97,6 +98,18 @@ def bearer(request: Request) -> str:
     if kind.lower() != "bearer" or not token.strip():
         raise unauthorized("this needs 'Authorization: Bearer TOKEN'")
     return token.strip()
+
+
+def basic(request: Request) -> tuple[str, str] | None:
+    """Name and password of the Authorization header (RFC 7617); None if it holds none."""
+    kind, _, given = request.headers.get("authorization", "").partition(" ")
+    if kind.lower() != "basic":
+        return None
+    try:
+        name, found, password = base64.b64decode(given, validate=True).decode().partition(":")
+    except ValueError:
+        return None
+    return (name, password) if found else None
 
 
 def unauthorized(why: str) -> HTTPException:

@@ -113,8 +113,8 @@ def _changing_users(router: APIRouter, parts: Parts) -> None:
 
     @router.post("/users/{name}/enable", responses=gives(UserRow))
     def enable(name: str, request: Request) -> Response:
-        """Let a user in again."""
-        return change(request, name, disabled_at=None)
+        """Let a user in again; who logs in elsewhere (OIDC) may be another person there now."""
+        return change(request, name, disabled_at=None, subject="")
 
 
 def _tokens(router: APIRouter, parts: Parts) -> None:
@@ -133,12 +133,15 @@ def _tokens(router: APIRouter, parts: Parts) -> None:
         "/tokens", status_code=201, responses=gives(TokenText, 201), openapi_extra=takes(NewToken)
     )
     async def add(request: Request) -> Response:
-        """Make a token with some of one's own rights; its text is shown this once."""
+        """Make a token with some of one's own rights; its text is shown this once.
+
+        A name and a password (Basic) do in place of a token.
+        """
         caller = caller_of(request)
         if "/" in caller.name:
             raise RefusedError("a token makes no tokens: log in by name, or ask at the console")
         wish = read_json(NewToken, await read_body(request, MAX_BODY), "the token")
-        scopes = as_scopes(wish.scopes)
+        scopes = caller.scopes if wish.scopes is None else as_scopes(wish.scopes)
         text = await run_in_threadpool(guard.new_token, caller, wish.name, scopes, wish.hours)
         return answer(TokenText(text), 201)
 

@@ -186,10 +186,10 @@ class UserRow(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class NewToken(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """A token for a program: some of one's own scopes, for so many hours."""
+    """A token for a program: some of one's own scopes (None: all of them), for so many hours."""
 
     name: str
-    scopes: tuple[str, ...]
+    scopes: tuple[str, ...] | None = None
     hours: float = 24.0 * 30
 
 

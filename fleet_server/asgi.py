@@ -21,6 +21,7 @@ from fleet_server.web.fleet_pages import fleet_pages
 from fleet_server.web.frame import Frame
 from fleet_server.web.labelling import label_router
 from fleet_server.web.oidc_pages import oidc_pages
+from fleet_server.web.own_page import own_page
 from fleet_server.web.pages import overview_router
 from fleet_server.web.rollout_pages import rollout_router
 
@@ -47,7 +48,7 @@ def make_app(parts: Parts, changes: Changes) -> FastAPI:
     app.include_router(drift_router(frame, parts, required))
     app.include_router(alert_pages(frame, parts, required))
     app.include_router(label_router(frame, parts, required))
-
+    app.include_router(own_page(frame, parts, required))
     app.include_router(api_page(frame, app.openapi, required))
     allow_repeating(app, parts.store, parts.now)
 

@@ -7,23 +7,26 @@ from fastapi import Request
 from starlette.exceptions import HTTPException
 
 from fleet_server.access import Caller
-from fleet_server.answers import bearer, unauthorized
+from fleet_server.answers import basic, bearer, unauthorized
 from fleet_server.guard import Guard
 
 COOKIE = "edge_session"
+LOG_IN = ("POST", "/api/v1/tokens")  # what a name and a password open, beside the pages
 Required = Callable[[Request], Iterator[Caller]]
 
 
 def by_token(guard: Guard) -> Required:
-    """For `/api/v1`: needs `Authorization: Bearer TOKEN`."""
+    """For `/api/v1`: needs `Authorization: Bearer TOKEN`; to make one, Basic does too."""
 
     def required(request: Request) -> Iterator[Caller]:
         address = address_of(request)
         guard.refuse_guessing(address)
-        caller = guard.of_bearer(bearer(request))
+        person = basic(request) if (request.method, request.url.path) == LOG_IN else None
+        caller = guard.of_password(*person) if person else guard.of_bearer(bearer(request))
         if caller is None:
             guard.failed(address)
-            raise unauthorized("the token is wrong or has expired")
+            what = "that is not the password" if person else "the token is wrong or has expired"
+            raise unauthorized(what)
         request.state.caller = caller
         with guard.allowed(caller, request):
             yield caller

@@ -89,6 +89,17 @@ class Client:
             verify=_verify(ca) if ca else True,
         )
 
+    @classmethod
+    def of_person(cls, url: str, name: str, password: str, ca: Path | None = None) -> Self:
+        """A client that may make a token (`new_token`), and nothing else.
+
+        Raises:
+            InvalidInputError: as for a client with a token.
+        """
+        made = cls(url, "", ca)
+        made._http.auth = (name, password)
+        return made
+
     def __enter__(self) -> Self:
         return self
 
@@ -275,9 +286,9 @@ class Client:
     def tokens(self) -> list[TokenRow]:
         return list(self._all("tokens", TokenRow))
 
-    def new_token(self, name: str, scopes: Sequence[str], hours: float) -> str:
-        """The token's text; the server can't show it again."""
-        wish = NewToken(name, tuple(scopes), hours)
+    def new_token(self, name: str, scopes: Sequence[str] | None, hours: float) -> str:
+        """The token's text; the server can't show it again. None is every scope of one's own."""
+        wish = NewToken(name, None if scopes is None else tuple(scopes), hours)
         return self._post("tokens", msgspec.json.encode(wish), TokenText).token
 
     def revoke_token(self, token: str) -> TokenRow:

@@ -2,11 +2,14 @@
 
 The provider says who a person is, this server who may do what: a user of that name has to be here.
 What the browser brings back is checked against what it was sent away with: `state`, which it also
-has as a cookie (login CSRF), `nonce`, and the code's verifier. Each holds once.
+has as a cookie (login CSRF), `nonce`, and the code's verifier. The last two follow from the first
+and a secret of this process, so nothing is kept of those who are away, and nobody can crowd others
+out. The provider takes a code once.
 """
 
+import base64
+import hmac
 import secrets
-import threading
 from collections.abc import Callable
 from typing import Any
 from urllib.parse import urlsplit
@@ -19,7 +22,6 @@ TIMEOUT = 10.0
 WAIT_SECONDS = 600.0
 FRESH_SECONDS = 3600.0
 LEEWAY = 60
-MAX_WAITING = 1000
 ENDPOINTS = ("authorization_endpoint", "token_endpoint", "jwks_uri")
 SIGNATURES = ["RS256", "RS384", "RS512", "PS256", "ES256", "ES384", "EdDSA"]
 
@@ -42,13 +44,11 @@ class OidcSettings(msgspec.Struct, frozen=True, kw_only=True):
         return f"OidcSettings({self.issuer}, {self.client})"
 
 
-class _Away(msgspec.Struct, frozen=True):
-    """Somebody who was sent to the provider."""
+class Known(msgspec.Struct, frozen=True):
+    """Who came back: the name that is asked for here, and who that is at the provider."""
 
-    verifier: str
-    nonce: str
-    back: str
-    until: float
+    name: str
+    subject: str
 
 
 class Oidc:
@@ -67,9 +67,8 @@ class Oidc:
             raise InvalidInputError(f"an OIDC issuer is https://HOST/…, not {settings.issuer!r}")
         _library()
         self.settings, self._now = settings, now
-        self._away: dict[str, _Away] = {}
+        self._secret = secrets.token_bytes(32)
         self._known: tuple[dict[str, Any], dict[str, Any], float] | None = None
-        self._lock = threading.Lock()
 
     @property
     def provider(self) -> str:
@@ -83,20 +82,18 @@ class Oidc:
             ServerError: the provider does not answer.
         """
         told, _ = self._provider()
-        state, verifier, nonce = (secrets.token_urlsafe(32) for _ in range(3))
+        state = f"{int(self._now() + WAIT_SECONDS)}.{secrets.token_urlsafe(32)}"
         with self._session(back, state) as session:
             url, _ = session.create_authorization_url(
-                told["authorization_endpoint"], state, code_verifier=verifier, nonce=nonce
+                told["authorization_endpoint"],
+                state,
+                code_verifier=self._derived(state, "verifier"),
+                nonce=self._derived(state, "nonce"),
             )
-        now = self._now()
-        with self._lock:
-            waiting = [(key, away) for key, away in self._away.items() if away.until > now]
-            self._away = dict(waiting[-MAX_WAITING + 1 :])
-            self._away[state] = _Away(verifier, nonce, back, now + WAIT_SECONDS)
         return url, state
 
-    def finish(self, url: str, state: str) -> str:
-        """The name of who came back to `url`; `state` is the browser's cookie.
+    def finish(self, url: str, state: str) -> Known:
+        """Who came back to `url`; `state` is the browser's cookie.
 
         Raises:
             RefusedError: nobody was sent away like this, or what was brought back does not hold.
@@ -104,24 +101,29 @@ class Oidc:
         """
         from authlib.common.errors import AuthlibBaseError
 
-        with self._lock:
-            away = self._away.pop(state, None)
-        if away is None or away.until <= self._now():
+        until = state.partition(".")[0]
+        if not until.isdecimal() or int(until[:20]) <= self._now():
             raise RefusedError("this log-in was not begun here, or long ago: begin anew")
         told, _ = self._provider()
-        with self._session(away.back, state) as session:
+        with self._session(url.partition("?")[0], state) as session:
             try:
                 given = session.fetch_token(
                     told["token_endpoint"],
                     authorization_response=url,
-                    code_verifier=away.verifier,
+                    code_verifier=self._derived(state, "verifier"),
                     state=state,
                 )
             except AuthlibBaseError as error:
                 raise RefusedError(f"{self.provider} did not log anybody in: {error}") from error
             except OSError as error:
                 raise self._silent(error) from error
-        return self._name(self._claims(given, away.nonce))
+        claims = self._claims(given, self._derived(state, "nonce"))
+        return Known(self._name(claims), f"{claims['iss']} {claims['sub']}")
+
+    def _derived(self, state: str, purpose: str) -> str:
+        """Nobody else can tell it, so a `state` that was made up fails at the provider or here."""
+        told = hmac.digest(self._secret, f"{purpose} {state}".encode(), "sha256")
+        return base64.urlsafe_b64encode(told).rstrip(b"=").decode()
 
     def _claims(self, given: dict[str, Any], nonce: str) -> dict[str, Any]:
         """What a valid ID token says."""

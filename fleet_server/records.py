@@ -299,13 +299,17 @@ class EventRecord(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class UserRecord(msgspec.Struct, frozen=True, kw_only=True):
-    """A person; `password` is an argon2 hash, empty for one who logs in elsewhere (OIDC)."""
+    """A person; `password` is an argon2 hash, empty for one who logs in elsewhere (OIDC).
+
+    `subject` is who that is there: issuer and `sub`, empty before the first time.
+    """
 
     name: str
     role: Role
     password: str
     created_at: float
     disabled_at: float | None = None
+    subject: str = ""
 
 
 class SessionRecord(msgspec.Struct, frozen=True, kw_only=True):

@@ -1,6 +1,7 @@
 """What tests of the server share: a clock, devices that sign like real ones, a server process."""
 
 import os
+import socket
 import subprocess
 import sys
 import threading
@@ -9,6 +10,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import msgspec
+import uvicorn
 from argon2 import PasswordHasher
 
 from edge_sdk.bundle import unpack
@@ -286,6 +288,20 @@ def server_process(data_dir: Path, *arguments: str, database: Path | str = ""):
         yield server
     finally:
         server.kill()
+
+
+@contextmanager
+def serving(app):
+    """The address of an application that is served in this process."""
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+        server = uvicorn.Server(uvicorn.Config(app, log_level="error", lifespan="off"))
+        thread = threading.Thread(target=lambda: server.run([listening]))
+        thread.start()
+        try:
+            yield f"http://127.0.0.1:{listening.getsockname()[1]}"
+        finally:
+            server.should_exit = True
+            thread.join(20)
 
 
 def until(true, seconds=30.0):

@@ -1,9 +1,11 @@
 """Where things lie if nobody says: the server's data, its operators' token, the publisher's key."""
 
 import os
+import time
 from pathlib import Path
 
 from edge_sdk.errors import InvalidInputError
+from fleet_server.cli.logins import current
 from fleet_server.client import Client
 from fleet_server.data_dir import ca_file, read_admin_token, read_running
 
@@ -25,19 +27,23 @@ def default_publisher() -> Path:
 def open_client(server: str | None, data_dir: Path | None) -> Client:
     """A client for the server that is meant.
 
-    The token comes from EDGE_TOKEN or the server's data folder. The token of the default folder
-    goes to that folder's own server only, never to an address given by hand. The CA certificate
-    comes from EDGE_CA or that folder; without both HTTPS is checked as the system does.
+    The token comes from EDGE_TOKEN, from `edge login`, or from the server's data folder. That of
+    a log-in or of the default folder goes to its own server only, never to another address given
+    by hand. The CA certificate comes from EDGE_CA or from where the token does; without both HTTPS
+    is checked as the system does.
 
     Raises:
         InvalidInputError: no token for that server.
     """
     folder = data_dir or default_data_dir()
     token = os.environ.get("EDGE_TOKEN", "").strip()
+    person = current() if not token and data_dir is None else None
+    if person and server in (None, person.server, f"{person.server}/"):
+        return person.client(time.time())  # noqa: TID251 - this is the edge
     if not token and server and data_dir is None:
         raise InvalidInputError(
-            f"there is no token for {server}: put it into EDGE_TOKEN, "
-            "or name the server's own folder with --data-dir"
+            f"you are not logged in at {server}: 'edge login --server {server}', or put a token "
+            "into EDGE_TOKEN, or name the server's own folder with --data-dir"
         )
     if server is None:
         running = read_running(folder)

@@ -42,6 +42,13 @@ class People(Database):
             )
             c.execute(delete(tables.sessions).where(tables.sessions.c.user == user.name))
 
+    def bind_user(self, name: str, subject: str) -> bool:
+        """Whether the user is this one of a provider's people; who is nobody's yet becomes it."""
+        table = tables.users
+        free = (table.c.name == name) & table.c.subject.in_(("", subject))
+        with self._write() as c:
+            return bool(c.execute(update(table).where(free).values(subject=subject)).rowcount)
+
     def add_session(self, session: SessionRecord, now: float) -> None:
         """Also forgets the sessions that are over."""
         table = tables.sessions

@@ -234,6 +234,7 @@ users = Table(
     *_all(Text, "role", "password"),
     *_all(Float, "created_at"),
     Column("disabled_at", Float),
+    Column("subject", Text, nullable=False, server_default=""),
 )
 
 sessions = Table(

@@ -21,6 +21,7 @@ def oidc_pages(frame: Frame, guard: Guard, oidc: Oidc) -> APIRouter:
     @router.get("/login/oidc")
     async def away(request: Request) -> Response:
         guard.refuse_guessing(address_of(request))
+        guard.knock(address_of(request))
         back = str(request.base_url).rstrip("/") + BACK
         url, state = await run_in_threadpool(oidc.begin, back)
         answer = RedirectResponse(url, 303, HEADERS)
@@ -41,16 +42,16 @@ def oidc_pages(frame: Frame, guard: Guard, oidc: Oidc) -> APIRouter:
         guard.refuse_guessing(address)
         try:
             state = request.cookies.get(AWAY, "")
-            name = await run_in_threadpool(oidc.finish, str(request.url), state)
-            await run_in_threadpool(guard.refuse_stranger, name)
+            known = await run_in_threadpool(oidc.finish, str(request.url), state)
+            await run_in_threadpool(guard.admit, known.name, known.subject)
         except RefusedError as error:
             guard.failed(address)
             return frame.door("login.html", 401, refused="oidc", why=str(error))
         # After a redirect that another site began no strict cookie is sent: our page goes on.
-        answer = frame.door("logged_in.html", who=name)
+        answer = frame.door("logged_in.html", who=known.name)
         answer.set_cookie(
             COOKIE,
-            await run_in_threadpool(guard.open_session, name),
+            await run_in_threadpool(guard.open_session, known.name),
             max_age=int(SESSION_SECONDS),
             httponly=True,
             samesite="strict",

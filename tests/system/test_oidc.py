@@ -26,6 +26,8 @@ PEOPLE = (
     {"sub": "2", "email": "eve@example.org", "email_verified": False},
     {"sub": "3", "email": "bob@example.org", "email_verified": True},
     {"sub": "4"},
+    {"sub": "5", "email": "local@example.org", "email_verified": True},
+    {"sub": "6", "email": "ann@example.org", "email_verified": True},
 )
 
 
@@ -70,8 +72,9 @@ def site(tmp_path, issuer):
         app, parts = back.application(WALL, oidc=oidc)
         for name in ("ann", "eve"):
             parts.guard.new_user(f"{name}@example.org", "viewer", "")
+        parts.guard.new_user("local@example.org", "admin", "a-long-password")
         client = TestClient(app, follow_redirects=False)
-        client.oidc = oidc
+        client.oidc, client.back, client.parts = oidc, back, parts
         yield client
 
 
@@ -102,6 +105,7 @@ def test_who_the_provider_knows_and_the_server_too_is_let_in(site):
         ("3", "edge user add bob@example.org --no-password"),
         ("2", "has not verified the address eve@example.org"),
         ("4", "does not tell the claim"),
+        ("5", "local@example.org has a password here"),
     ],
 )
 def test_others_are_told_why_not(site, sub, why):
@@ -111,13 +115,38 @@ def test_others_are_told_why_not(site, sub, why):
     assert site.get("/").status_code == 401
 
 
+def test_who_came_first_under_a_name_keeps_it_until_an_administrator_says_otherwise(site):
+    assert site.get(logs_in(site, "1")).status_code == 200
+    site.cookies.clear()
+    other = site.get(logs_in(site, "6"))
+    assert other.status_code == 401
+    assert "another person logged in as ann@example.org before" in other.text
+    assert site.get(logs_in(site, "1")).status_code == 200  # again, and again the same
+    admin = {"authorization": f"Bearer {site.back.keyring.admin_token}"}
+    for change in ("disable", "enable"):
+        path = f"/api/v1/users/ann@example.org/{change}"
+        assert site.post(path, headers=admin).status_code == 200
+    assert site.get(logs_in(site, "6")).status_code == 200
+
+
+def test_who_knocks_too_often_waits_and_crowds_nobody_out(site):
+    begun = logs_in(site, "1")
+    stranger = TestClient(site.app, follow_redirects=False, client=("192.0.2.9", 1))
+    statuses = [stranger.get("/login/oidc").status_code for _ in range(25)]
+    assert statuses[:20] == [303] * 20
+    assert statuses[-1] == 429
+    assert site.get(begun).status_code == 200
+
+
 def test_a_way_back_opens_once_in_the_browser_that_went_away_and_with_its_own_code(site):
     place = logs_in(site, "1")
     other = TestClient(site.app, follow_redirects=False)
     assert other.get(place).status_code == 401  # another browser: login CSRF
     assert site.get(place).status_code == 200
-    site.cookies.clear()
+    assert site.get(place).status_code == 401  # its cookie is gone, and its code is spent
+    site.cookies.set("edge_oidc", parse_qs(urlsplit(place).query)["state"][0])
     assert site.get(place).status_code == 401
+    site.cookies.clear()
     away = site.get("/login/oidc").headers["location"]
     state = parse_qs(urlsplit(away).query)["state"][0]
     forged = f"/login/oidc/back?code=made-up&state={state}"

@@ -1,13 +1,10 @@
 """The pages in a real Chromium: for axe, on a phone, by keyboard, and without JavaScript."""
 
 import shutil
-import socket
-import threading
 from contextlib import contextmanager
 
 import numpy as np
 import pytest
-import uvicorn
 from axe_playwright_python.sync_playwright import Axe
 from playwright.sync_api import sync_playwright
 
@@ -15,32 +12,19 @@ from edge_sdk.formats import to_msgpack
 from edge_sdk.messages import Sample
 from fleet_server.planning import Wish
 from fleet_server.records import SampleRecord
-from tests.server_side import NOW, backend
+from tests.server_side import NOW, backend, serving
 from tests.unit.test_api_lists import an_alert
 from tests.unit.test_server_fleet import confirm, windows
 
 CHROMIUM = shutil.which("chromium")
 PATHS = (
     "/", "/devices", "/devices/pi-1", "/models", "/models/digits/1", "/rollouts", "/rollouts/{id}",
-    "/drift", "/drift/digits", "/alerts", "/labels", "/labels/digits", "/audit", "/api/docs",
+    "/drift", "/drift/digits", "/alerts", "/labels", "/labels/digits", "/audit", "/api/docs", "/me",
 )  # fmt: skip
 pytestmark = [
     pytest.mark.system,
     pytest.mark.skipif(not CHROMIUM, reason="Chromium is not installed: apt-get install chromium"),
 ]
-
-
-@contextmanager
-def served(app):
-    with socket.create_server(("127.0.0.1", 0)) as listening:
-        server = uvicorn.Server(uvicorn.Config(app, log_level="error", lifespan="off"))
-        thread = threading.Thread(target=lambda: server.run([listening]))
-        thread.start()
-        try:
-            yield f"http://127.0.0.1:{listening.getsockname()[1]}"
-        finally:
-            server.should_exit = True
-            thread.join(20)
 
 
 def a_sample(back):
@@ -87,7 +71,7 @@ def site(tmp_path_factory):
         rollout = parts.controls.create(wish, NOW)
         parts.controls.tick(NOW)
         windows(back, "pi-1", count=40)
-        with served(app) as url, sync_playwright() as playwright:
+        with serving(app) as url, sync_playwright() as playwright:
             browser = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
             yield Site(browser, url, parts.guard.open_session("console"), rollout)
             browser.close()

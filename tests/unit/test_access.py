@@ -13,12 +13,15 @@ from edge_sdk.errors import RefusedError
 from fleet_server.access import CONSOLE, ROLES, SCOPES, scope_of
 from fleet_server.audit import FIRST, AuditEntry, sealed, verify
 from fleet_server.limits import Buckets
+from fleet_server.oidc import Oidc, OidcSettings
 from fleet_server.store import Store
 from tests.server_side import NOW, Clock, backend
 
-OPEN_TO_ALL = (
-    "/login", "/welcome", "/static/{name}", "/healthz", "/readyz", "/openapi.json", "/metrics",
-)  # fmt: skip
+OPEN_TO_ALL = {
+    "/login", "/login/oidc", "/login/oidc/back", "/static/{name}", "/healthz", "/readyz",
+    "/openapi.json",
+}  # fmt: skip
+BY_OTHER_MEANS = {"/welcome", "/metrics"}  # the console's session; a token, tested with the API
 PASSWORD = "correct horse battery"
 
 
@@ -27,7 +30,8 @@ class House:
 
     def __init__(self, back):
         self.back, self.clock = back, Clock()
-        self.app, self.parts = back.application(self.clock)
+        provider = OidcSettings(issuer="https://login.example", client="edge-server")
+        self.app, self.parts = back.application(self.clock, oidc=Oidc(provider, self.clock))
         self.guard, self.store = self.parts.guard, back.store
         self.console = back.keyring.admin_token
         self.tokens = {}
@@ -88,7 +92,8 @@ def test_every_page_lets_in_the_roles_that_have_its_scope_and_nobody_else(house)
     known = {
         (method, re.sub(r"{(\w+)(:\w+)?}", r"x-\1", route.path))
         for route in flat(house.app.routes)
-        if getattr(route, "include_in_schema", True) is False and route.path not in OPEN_TO_ALL
+        if getattr(route, "include_in_schema", True) is False
+        and route.path not in OPEN_TO_ALL | BY_OTHER_MEANS
         for method in {"GET", "POST"} & route.methods
     }  # fmt: skip
     pages = sorted(known)
@@ -106,6 +111,34 @@ def test_every_page_lets_in_the_roles_that_have_its_scope_and_nobody_else(house)
                 client = house.client(cookie=house.guard.open_session(role))
     stranger = house.client()
     assert {stranger.request(m, p, headers=ours).status_code for m, p in pages} == {401}
+
+
+def test_what_is_open_to_all_opens_no_session(house):
+    known = {route.path for route in flat(house.app.routes)}
+    assert known >= OPEN_TO_ALL | BY_OTHER_MEANS
+    stranger = house.client()
+    for path in ("/login", "/login?code=wrong", "/login/oidc/back?code=x&state=y", "/welcome"):
+        answer = stranger.get(path)
+        assert "edge_session" not in answer.headers.get("set-cookie", "")
+        assert stranger.get("/").status_code == 401
+    assert stranger.get("/login/oidc/back").status_code == 401
+    assert stranger.get("/metrics").status_code == 401
+
+
+def test_devices_routes_and_sticks_take_no_operator_s_token_and_no_stranger(house):
+    wide = house.client(house.console)
+    paths = [
+        (method.upper(), path.replace("{", "x-").replace("}", ""))
+        for path, known in house.app.openapi()["paths"].items()
+        if path.startswith("/device/v1")
+        for method in known
+    ]
+    assert len(paths) > 5
+    open_to_devices = ("/enrol", "/certificate", "/tuf/", "/time")  # each proves itself otherwise
+    for method, path in paths:
+        if not any(part in path for part in open_to_devices):
+            assert wide.request(method, path).status_code == 401, path
+            assert house.client().request(method, path).status_code == 401, path
 
 
 def test_every_right_is_somebodys_and_each_role_has_the_rights_of_the_one_below():
@@ -142,6 +175,45 @@ def test_a_token_has_some_of_its_owners_rights_and_loses_them_with_the_owner(hou
     assert admin.post("/api/v1/users/operator/enable").json()["disabled"] is False
     house.clock.now += 24 * 3600 + 1
     assert house.client(house.tokens["viewer"]).get("/api/v1/me").status_code == 401
+
+
+def test_a_name_and_a_password_make_a_token_and_open_nothing_else(house):
+    client = house.client()
+    wish = {"name": "laptop", "hours": 1}
+    made = client.post("/api/v1/tokens", json=wish, auth=("approver", PASSWORD))
+    assert made.status_code == 201, made.text
+    me = house.client(made.json()["token"]).get("/api/v1/me").json()
+    assert (me["name"], set(me["scopes"])) == ("approver/laptop", ROLES["approver"])
+    assert client.get("/api/v1/tokens", auth=("approver", PASSWORD)).status_code == 401
+    assert client.post("/api/v1/users", json={}, auth=("admin", PASSWORD)).status_code == 401
+    house.store.change_user(msgspec.structs.replace(house.store.user("viewer"), disabled_at=NOW))
+    for who in (("approver", "wrong"), ("viewer", PASSWORD), ("nobody", PASSWORD), ("console", "")):
+        assert client.post("/api/v1/tokens", json=wish, auth=who).status_code == 401
+    statuses = [
+        client.post("/api/v1/tokens", json=wish, auth=("admin", f"guess {n}")).status_code
+        for n in range(20)
+    ]
+    assert statuses[-1] == 429
+
+
+def test_a_person_makes_and_ends_tokens_on_their_own_page(house):
+    client, _ = logged_in(house, "approver", PASSWORD)
+    ours = {"sec-fetch-site": "same-origin"}
+    form = {"name": "<script>x</script>", "scope": ["read", "approve"], "hours": "2"}
+    page = client.post("/me/tokens", data=form, headers=ours).text
+    assert form["name"] not in page
+    text = re.search(r"edgetok_[\w-]+", page).group()
+    me = house.client(text).get("/api/v1/me").json()
+    assert set(me["scopes"]) == {"read", "approve"}
+    for wrong in ({"scope": ["admin"]}, {"scope": []}, {"hours": "9999999"}, {"name": ""}):
+        assert "edgetok_" not in client.post("/me/tokens", data=form | wrong, headers=ours).text
+    page = client.get("/me").text
+    assert text not in page
+    others = house.store.tokens("admin")[0].id
+    assert client.post(f"/me/tokens/{others}/revoke", headers=ours).status_code == 404
+    [made] = [t.id for t in house.store.tokens("approver") if t.name == form["name"]]
+    assert client.post(f"/me/tokens/{made}/revoke", headers=ours).headers["location"] == "/me"
+    assert house.client(text).get("/api/v1/me").status_code == 401
 
 
 def test_tokens_are_listed_and_revoked_by_their_owner_or_an_administrator(house):

@@ -1,13 +1,19 @@
 """Rollouts over HTTP and on their pages: steered by people, approved by a second one."""
 
+import stat
+
 import pytest
+from click.testing import CliRunner
 from starlette.testclient import TestClient
 
-from fleet_server.cli.rollouts import STRATEGIES
+from fleet_server.cli.logins import login, logout, place
+from fleet_server.cli.rollouts import STRATEGIES, rollout
+from fleet_server.client import Client
 from fleet_server.rollout.strategies import SHIPPED
-from tests.server_side import NOW, Clock, backend
+from tests.server_side import NOW, Clock, backend, serving
 
 OURS = {"sec-fetch-site": "same-origin"}
+PASSWORD = "a-long-password"
 EVIL = "<script>alert(1)</script>"
 
 
@@ -23,14 +29,14 @@ class World:
 
     def token(self, user, role):
         made = self.admin.post(
-            "/api/v1/users", json={"name": user, "role": role, "password": "a-long-password"}
+            "/api/v1/users", json={"name": user, "role": role, "password": PASSWORD}
         )
         assert made.status_code == 201, made.text
         return self.browser(user)
 
     def browser(self, user):
         client = TestClient(self.app, follow_redirects=False)
-        form = {"name": user, "password": "a-long-password"}
+        form = {"name": user, "password": PASSWORD}
         assert client.post("/login", data=form, headers=OURS).status_code == 303
         return client
 
@@ -124,3 +130,60 @@ def test_aliases_and_what_ran_are_asked_over_http(world):
 
 def test_every_strategy_of_the_command_line_is_one_that_the_server_ships():
     assert set(STRATEGIES) == set(SHIPPED)
+
+
+@pytest.fixture
+def served(tmp_path):
+    """The same over a socket, for commands."""
+    with backend(tmp_path) as back:
+        world = World(back)
+        with serving(world.app) as world.url:
+            yield world
+
+
+def test_by_command_too_approval_comes_from_a_second_person(served, tmp_path, monkeypatch):
+    monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path / "config"))
+    monkeypatch.setenv("HOME", str(tmp_path))
+    for name, role in (("olga", "operator"), ("anna", "approver"), ("paul", "approver")):
+        served.token(name, role)
+    strategy = tmp_path / "mine.toml"
+    strategy.write_text(
+        'name = "mine"\n[[phases]]\nname = "everyone"\nshare = 1.0\njudged = false\napproval = true'
+    )
+
+    def log_in(name, *options, secret=PASSWORD):
+        command = ["--server", served.url, *options, *(["--user", name] if name else [])]
+        return CliRunner().invoke(login, command, input=f"{secret}\n")
+
+    refused = CliRunner().invoke(rollout, ["list", "--server", served.url])
+    assert f"'edge login --server {served.url}'" in str(refused.exception)
+    assert "that is not the password" in str(log_in("anna", secret="guess").exception)
+    assert not place().exists()
+    assert log_in("anna").output.startswith(f"anna at {served.url}, who may: alerts, approve")
+    assert stat.S_IMODE(place().stat().st_mode) == 0o600
+    made = CliRunner().invoke(rollout, ["create", "digits", "1", "--strategy-file", str(strategy)])
+    assert made.exit_code == 0, made.exception
+    [number] = [r["id"] for r in served.admin.get("/api/v1/rollouts").json()["items"]]
+    own = CliRunner().invoke(rollout, ["approve", number])
+    assert "must come from somebody else" in str(own.exception)
+    assert log_in("anna").exit_code == 0  # another token of the same person
+    own = CliRunner().invoke(rollout, ["approve", number])
+    assert "must come from somebody else" in str(own.exception)
+    log_in("olga")
+    assert "needs the right 'approve'" in str(
+        CliRunner().invoke(rollout, ["approve", number]).exception
+    )
+    log_in("paul", "--scope", "read", "--scope", "approve")
+    assert CliRunner().invoke(rollout, ["approve", number]).exit_code == 0
+    told = served.admin.get(f"/api/v1/rollouts/{number}").json()["rollout"]
+    assert (told["status"], told["by"]) == ("running", "anna")
+    said = served.admin.get("/api/v1/audit").json()["items"]
+    [by] = [
+        row["actor"] for row in said if row["action"].endswith("/approve") and not row["detail"]
+    ][:1]
+    assert by.startswith("paul/edge login")
+    with Client.of_person(served.url, "olga", PASSWORD) as asking:
+        text = asking.new_token("x", ["read"], 1)
+    assert "olga at" in log_in("", "--token", secret=text).output
+    assert "logged out" in CliRunner().invoke(logout).output
+    assert not place().exists()
