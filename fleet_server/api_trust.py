@@ -39,9 +39,10 @@ def trust_router(parts: Parts, caller: Callable[..., str]) -> APIRouter:
     @router.get("/tuf/targets/{path:path}")
     def target(path: str) -> Response:
         """A bundle under the name that begins with its digest."""
-        if not _TARGET.fullmatch(path) or not (folder.targets / path).is_file():
+        found = parts.registry.target(path) if _TARGET.fullmatch(path) else None
+        if found is None:
             raise NotFoundError(f"there is no target {path[:64]!r}")
-        return FileResponse(folder.targets / path, 200, _FOR_EVER, "application/octet-stream")
+        return FileResponse(found, 200, _FOR_EVER, "application/octet-stream")
 
     @router.get("/time")
     def time(nonce: str) -> Response:

@@ -23,6 +23,7 @@ from edge_sdk.signing import PublicKey
 from edge_sdk.tracing import tracer
 from fleet_server.asgi import make_app
 from fleet_server.broker import BrokerLink, Uplink, parse_broker
+from fleet_server.bucket import Bucket
 from fleet_server.changes import Changes
 from fleet_server.controller import Controller
 from fleet_server.credentials import Credentials
@@ -69,6 +70,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
         names: host names and addresses that devices use, for the certificate.
         oidc: where people may log in beside their passwords.
         database: `postgresql://…`; empty for SQLite in the data folder.
+        bundles: `s3://…`, where they lie; empty for the data folder.
         broker: `mqtts://…`, where devices and server meet; empty for the server's own endpoint.
         publishers: whose bundles are taken; empty for those of the last start.
         default_publisher: the key to trust at a first start without `publishers`.
@@ -90,6 +92,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     oidc: OidcSettings | None = None
     database: str = ""
     drift_past: float = DAY
+    bundles: str = ""
     broker: str = ""
     relay: Relay | None = None
     keep_windows: float = 30 * DAY
@@ -183,7 +186,11 @@ class Server:
             credentials=credentials,
             command=command,
             registry=Registry(
-                store, settings.data_dir / "bundles", keyring.trust.publisher_keys, repository
+                store,
+                settings.data_dir / "bundles",
+                keyring.trust.publisher_keys,
+                repository,
+                Bucket(settings.bundles) if settings.bundles else None,
             ),
             controls=controller,
             look=lambda: self._look(store, ingest, controller),

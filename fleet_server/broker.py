@@ -8,9 +8,9 @@ loses, devices send again, since they wait for the server's own confirmation.
 import asyncio
 import logging
 import ssl
-from functools import partial
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Protocol
 from urllib.parse import urlsplit
 
 import msgspec
@@ -20,6 +20,8 @@ from edge_sdk.topics import PREFIX, UPWARD, Downward, parse_upward, topic
 from fleet_server.broker_config import client_context
 from fleet_server.ingest import Ingest
 from fleet_server.mqtt.door import Message
+from fleet_server.mqtt.encoding import encode
+from fleet_server.mqtt.packets import V5, Puback
 
 log = logging.getLogger("fleet_server.broker")
 
@@ -81,7 +83,7 @@ class BrokerLink:
                 "an external broker needs gmqtt: pip install 'edge-deployment-sdk[server,broker]'"
             ) from error
         self._ingest, self._address = ingest, address
-        self._arrived: dict[str, tuple[list[Message], asyncio.Future[None]]] = {}
+        self._arrived: dict[str, tuple[list[Message], list[int]]] = {}
         self._context = client_context(keys) if address.tls else False
         self._client = Client(
             worker,
@@ -92,7 +94,10 @@ class BrokerLink:
         )
         self._client.set_config({"reconnect_retries": -1, "reconnect_delay": TRY_AGAIN_SECONDS})
         self._client.on_connect = self._connected
-        self._client.on_message = self._message
+        # Past its own way of a task, a callback and a write for each message, which take as long as
+        # storing it. Both names are private to it, hence its bounds in pyproject.toml.
+        self._client._package_handler._handle_qos_1_publish_packet = self._message
+        self._client.on_message = self._message_of_qos_0
 
     async def start(self) -> None:
         """Begin to connect; the broker may come later, then the link waits for it."""
@@ -119,7 +124,6 @@ class BrokerLink:
         """The broker keeps the connection; what a revoked device says is not believed any more."""
 
     async def stop(self) -> None:
-        asyncio.get_running_loop().set_exception_handler(_unless_cancelled)
         self._connecting.cancel()
         if self._client.is_connected:
             await self._client.disconnect()
@@ -137,47 +141,41 @@ class BrokerLink:
             self._client.subscribe(f"$share/{GROUP}/{PREFIX}/+/{kind}", qos=1)
         log.info("connected to %s:%d", self._address.host, self._address.port)
 
-    def _handed_over(self, device: str, message: Message) -> asyncio.Future[None]:
-        """Done when it is stored, with what else came of the device in one turn of the loop."""
-        loop = asyncio.get_running_loop()
+    def _message(self, number: int, payload: bytes, name: str, _properties: object) -> None:
+        """A QoS 1 message; it goes on with what else came of the device in one turn of the loop."""
+        device, kind = parse_upward(name)
         if not self._arrived:
-            loop.call_soon(self._hand_over)
-        if device not in self._arrived:
-            self._arrived[device] = [], loop.create_future()
-        messages, stored = self._arrived[device]
-        messages.append(message)
-        return stored
+            asyncio.get_running_loop().call_soon(self._hand_over)
+        messages, numbers = self._arrived.setdefault(device, ([], []))
+        messages.append((kind, payload))
+        numbers.append(number)
+
+    def _message_of_qos_0(
+        self, _client: object, name: str, payload: bytes, _qos: int, properties: object
+    ) -> None:
+        self._message(0, payload, name, properties)
 
     def _hand_over(self) -> None:
         arrived, self._arrived = self._arrived, {}
-        for device, (messages, stored) in arrived.items():
-            storing = asyncio.ensure_future(self._ingest.received(device, messages))
-            storing.add_done_callback(partial(_tell, stored))
+        for device, (messages, numbers) in arrived.items():
+            self._store(device, messages, numbers)
 
-    async def _message(
-        self, _client: object, name: str, payload: bytes, _qos: int, _properties: object
-    ) -> int:
-        device, kind = parse_upward(name)
-        while True:
-            try:
-                await self._handed_over(device, (kind, payload))
-            except EdgeError:  # told by the ingest; unacknowledged, it keeps its place
-                await asyncio.sleep(TRY_AGAIN_SECONDS)
-            else:
-                return 0
+    def _store(self, device: str, messages: list[Message], numbers: list[int]) -> None:
+        storing = asyncio.ensure_future(self._ingest.received(device, messages))
 
+        def stored(done: asyncio.Future[None]) -> None:
+            if done.cancelled():
+                return
+            if isinstance(done.exception(), EdgeError):  # told by the ingest; it keeps its place
+                again = asyncio.get_running_loop().call_later
+                again(TRY_AGAIN_SECONDS, self._store, device, messages, numbers)
+            elif done.exception() is None:
+                self._acknowledge(numbers)
 
-def _tell(stored: asyncio.Future[None], storing: asyncio.Future[None]) -> None:
-    if stored.done() or storing.cancelled():
-        return
-    error = storing.exception()
-    if error is None:
-        stored.set_result(None)
-    else:
-        stored.set_exception(error)
+        storing.add_done_callback(stored)
 
-
-def _unless_cancelled(loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
-    """Every cancelled message is asked for its result: thousands of traces that say nothing."""
-    if not isinstance(context.get("exception"), asyncio.CancelledError):
-        loop.default_exception_handler(context)
+    def _acknowledge(self, numbers: Sequence[int]) -> None:
+        """One write for all; after a reconnection they still have their numbers in the session."""
+        if self._client.is_connected:
+            pubacks = b"".join(encode(Puback(number), V5) for number in numbers if number)
+            self._client._connection.send_package(pubacks)

@@ -8,6 +8,8 @@ from edge_sdk.bundle import GOLDEN, Manifest, decode_golden, unpack
 from edge_sdk.errors import InvalidInputError, RefusedError
 from edge_sdk.files import write_atomic
 from edge_sdk.signing import PublicKey
+from fleet_server.bucket import Bucket
+from fleet_server.bundle_files import BundleFiles, keep_newest
 from fleet_server.records import BundleRecord
 from fleet_server.store import Store
 from fleet_server.trust.repository import Repository
@@ -19,27 +21,32 @@ DELTAS = 64  # kept; older ones are made again when they are asked for
 
 
 class Registry:
-    """The published bundles: files in one folder, their documents in the store.
+    """The published bundles: their bytes in a folder or a bucket, their documents in the store.
 
     Each is listed in `repository` too, since a device takes nothing that is not.
     """
 
     def __init__(
-        self, store: Store, folder: Path, publishers: list[PublicKey], repository: Repository
+        self,
+        store: Store,
+        folder: Path,
+        publishers: list[PublicKey],
+        repository: Repository,
+        bucket: Bucket | None = None,
     ) -> None:
         self._store = store
         self.repository = repository
-        self._folder = folder
+        self._files = BundleFiles(folder, bucket)
         self._making = threading.Lock()
         self._publishers = publishers
-        folder.mkdir(parents=True, exist_ok=True)
+        self._files.hand_in([_target(record) for record in store.bundles()])
 
     def delta(self, old: str, new: str) -> Path | None:
         """The file that makes bundle `new` of `old`; None if that saves next to nothing.
 
         Made when it is first asked for, one at a time, and kept.
         """
-        path = self._folder / "deltas" / f"{old}-{new}.delta"
+        path = self._files.folder / "deltas" / f"{old}-{new}.delta"
         with self._making:
             if not path.exists():
                 before, after = self._store.bundle(old), self._store.bundle(new)
@@ -47,7 +54,7 @@ class Registry:
                     return None
                 path.parent.mkdir(exist_ok=True)
                 write_atomic(path, self._delta(old, new))
-                _keep_newest(path.parent)
+                keep_newest(path.parent, "*.delta", DELTAS)
         return path if path.stat().st_size else None
 
     def _delta(self, old: str, new: str) -> bytes:
@@ -59,8 +66,26 @@ class Registry:
         return made if worth else b""
 
     def path(self, digest: str) -> Path:
-        """Where a published bundle lies; `digest` must come from a record."""
-        return self._folder / f"{digest}.edge"
+        """A file with a published bundle's bytes.
+
+        Raises:
+            InvalidInputError: no such bundle was published.
+            EdgeError: it lies in a bucket, which does not give it.
+        """
+        record = self._store.bundle(digest)
+        if record is None:
+            raise InvalidInputError(f"no bundle {digest[:64]!r} is published here")
+        return self._files.path(_target(record))
+
+    def target(self, path: str) -> Path | None:
+        """The file that the repository's clients ask for by `path`; None if there is none."""
+        listed = self.repository.folder.targets / path
+        if listed.is_file() or not self._files.far:
+            return listed if listed.is_file() else None
+        record = self._store.bundle(path.rpartition("/")[2].partition(".")[0])
+        if record is None or _target(record).stored_path != path:
+            return None
+        return self._files.path(_target(record))
 
     def publish(self, data: bytes, now: float) -> BundleRecord:
         """Take a bundle in; the same bytes again change nothing.
@@ -76,8 +101,8 @@ class Registry:
         decode_golden(found.members[GOLDEN])
         _check_names(manifest)
         if (known := self._store.bundle(found.digest)) is not None:
-            if not self.path(found.digest).exists():
-                write_atomic(self.path(found.digest), data)
+            if not self._files.holds(_target(known)):
+                self._files.put(_target(known), data)
             self._list(known, now)
             return known
         record = BundleRecord(
@@ -92,12 +117,11 @@ class Registry:
             signed_by=found.signed_by,
             published_at=now,
         )
+        _refuse_another(record, self._store.bundles(record.model))
+        self.repository.allows(_target(record))
+        self._files.put(_target(record), data)  # a row never names bytes that are not there
         with self._store.transaction():
             _refuse_another(record, self._store.bundles(record.model))
-            self.repository.allows(_target(record))
-            write_atomic(
-                self.path(found.digest), data
-            )  # a row never names a file that is not there
             self._list(record, now)
             self._store.add_bundle(record)
             self._store.add_event(
@@ -106,7 +130,9 @@ class Registry:
         return record
 
     def _list(self, record: BundleRecord, now: float) -> None:
-        self.repository.publish(_target(record), self.path(record.digest), now)
+        target = _target(record)
+        source = None if self._files.far else self._files.path(target)
+        self.repository.publish(target, source, now)
 
 
 def _target(record: BundleRecord) -> Target:
@@ -117,12 +143,6 @@ def _target(record: BundleRecord) -> Target:
         digest=record.digest,
         length=record.length,
     )
-
-
-def _keep_newest(folder: Path) -> None:
-    files = sorted(folder.glob("*.delta"), key=lambda path: path.stat().st_mtime)
-    for path in files[:-DELTAS]:
-        path.unlink()
 
 
 def _refuse_another(record: BundleRecord, published: list[BundleRecord]) -> None:

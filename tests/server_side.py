@@ -123,7 +123,7 @@ def join(http, token_text, name):
 class Backend:
     """A data folder with keys, a store and a published bundle, without any network."""
 
-    def __init__(self, folder: Path, database=None):
+    def __init__(self, folder: Path, database=None, bucket=None):
         self.publisher = SigningKey.generate()
         self.repository = Repository(folder / "trust", folder / "keys")
         self.keyring = open_keyring(
@@ -134,7 +134,7 @@ class Backend:
         )
         self.store = Store(database or folder / "fleet.db")
         self.registry = Registry(
-            self.store, folder / "bundles", [self.publisher.public], self.repository
+            self.store, folder / "bundles", [self.publisher.public], self.repository, bucket
         )
         self.bundle = unpack(make_bundle(self.publisher), [self.publisher.public])
         self.registry.publish(make_bundle(self.publisher), NOW)
@@ -203,8 +203,8 @@ class Backend:
 
 
 @contextmanager
-def backend(folder: Path, database=None):
-    made = Backend(folder, database)
+def backend(folder: Path, database=None, bucket=None):
+    made = Backend(folder, database, bucket)
     try:
         yield made
     finally:

@@ -167,6 +167,14 @@ def init(
     callback=_no_password_in_argv,
 )
 @click.option(
+    "--bundles",
+    envvar="EDGE_BUNDLES",
+    default="",
+    metavar="URL",
+    help="s3://BUCKET[/PREFIX] of S3 or a store like it, keys and endpoint by AWS_ACCESS_KEY_ID, "
+    "AWS_SECRET_ACCESS_KEY, AWS_REGION, AWS_ENDPOINT_URL.  [default: the data folder]",
+)
+@click.option(
     "--drift-past",
     type=click.FloatRange(min=1.0),
     default=DAY,
@@ -221,6 +229,7 @@ def run(  # noqa: PLR0913 - one argument an option
     publishers: tuple[Path, ...],
     names: tuple[str, ...],
     database: str,
+    bundles: str,
     drift_past: float,
     broker: str,
     smtp: str,
@@ -248,6 +257,7 @@ def run(  # noqa: PLR0913 - one argument an option
         names=names,
         oidc=_oidc(oidc_issuer, oidc_client, oidc_claim),
         database=database,
+        bundles=bundles,
         drift_past=drift_past,
         broker=broker,
         relay=parse_relay(smtp, os.environ.get("EDGE_SMTP_PASSWORD", "")) if smtp else None,

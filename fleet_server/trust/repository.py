@@ -68,8 +68,10 @@ class Repository:
         if not self._may_delegate(current, target.profile):
             roles.check_allowed(current.targets.signed, target)
 
-    def publish(self, target: Target, source: Path, now: float) -> None:
+    def publish(self, target: Target, source: Path | None, now: float) -> None:
         """List a bundle for its profile; again changes nothing.
+
+        `source` is its file; None if its bytes are served from elsewhere.
 
         Raises:
             RefusedError: no role may list it, or the key that may delegate is not here.
@@ -81,7 +83,8 @@ class Repository:
                 self.publish_staged(now)
                 current = self.folder.read()
             role = roles.check_allowed(current.targets.signed, target)
-            self.folder.store_target(target, source)
+            if source:
+                self.folder.store_target(target, source)
             metadata = current.profiles[role]
             if roles.listed(metadata.signed, target):
                 return
