@@ -33,6 +33,11 @@ MANIFEST_FILE, SIGNATURES_FILE = "manifest.json", "signatures.json"
 MEMBERS = (MODEL, GOLDEN, BASELINE, CARD)
 MAX_BUNDLE = 512 * 1024 * 1024
 MAX_MANIFEST = 4 * 1024 * 1024
+MAX_FILES = 16
+_UNREADABLE = (  # what numpy and zipfile say to a file of arrays that lies
+    ValueError, TypeError, KeyError, OSError, EOFError, MemoryError, RuntimeError, zlib.error,
+    zipfile.BadZipFile,
+)  # fmt: skip
 KernelFamily = Literal["xnnpack", "builtin"]
 Task = Literal["classification", "regression", "anomaly"]
 
@@ -261,6 +266,17 @@ def _member(archive: zipfile.ZipFile, name: str, limit: int) -> bytes:
     return data
 
 
+def _refuse_bomb(archive: zipfile.ZipFile) -> None:
+    """Raises CorruptBundleError for too many files, or too large ones; zipfile holds them to it."""
+    files = archive.infolist()
+    unpacked = sum(file.file_size for file in files)
+    if len(files) > MAX_FILES or unpacked > MAX_BUNDLE:
+        raise CorruptBundleError(
+            f"{len(files)} files that unpack to {unpacked:,} bytes are over the limit of "
+            f"{MAX_FILES} and {MAX_BUNDLE:,}"
+        )
+
+
 def encode_golden(golden: Golden) -> bytes:
     """A deterministic .npz."""
     out = io.BytesIO()
@@ -273,13 +289,18 @@ def decode_golden(data: bytes) -> Golden:
     """Raises CorruptBundleError for anything but our arrays."""
     try:
         with np.load(io.BytesIO(data), allow_pickle=False) as arrays:
+            _refuse_bomb(arrays.zip)
             expected = {
                 family: arrays[f"expected_{family}"]
                 for family in ("xnnpack", "builtin")
                 if f"expected_{family}" in arrays.files
             }
             golden = Golden(arrays["inputs"], expected)  # type: ignore[arg-type]
-    except (ValueError, KeyError, OSError, EOFError, zipfile.BadZipFile) as error:
+            if not all(
+                isinstance(part, np.ndarray) for part in (golden.inputs, *expected.values())
+            ):
+                raise ValueError("a file in it is no array")
+    except _UNREADABLE as error:
         raise CorruptBundleError(f"{GOLDEN} can't be read: {error}") from error
     if not golden.expected or not len(golden.inputs):
         raise CorruptBundleError(f"{GOLDEN} holds no sample")
@@ -310,6 +331,7 @@ def _opened(data: bytes) -> Iterator[zipfile.ZipFile]:
         )
     try:
         with zipfile.ZipFile(io.BytesIO(data)) as opened:
+            _refuse_bomb(opened)
             yield opened
     except (
         zipfile.BadZipFile,

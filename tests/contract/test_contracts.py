@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 from edge_sdk import bundle, formats, identity, messages, sketch, topics
+from edge_sdk.cli import main
 from edge_sdk.errors import (
     CorruptBundleError,
     EdgeError,
@@ -136,6 +137,68 @@ def test_a_member_that_unpacks_to_more_than_listed_is_refused():
             bomb.writestr(name, b"\0" * 50_000_000 if name == bundle.MODEL else data)
     with pytest.raises(CorruptBundleError, match=r"model\.tflite is longer than 11 bytes"):
         bundle.unpack(out.getvalue(), [golden.KEY.public])
+
+
+def zipped(files):
+    out = io.BytesIO()
+    with zipfile.ZipFile(out, "w", zipfile.ZIP_DEFLATED, compresslevel=9) as made:
+        for name, data in files.items():
+            made.writestr(name, data)
+    return out.getvalue()
+
+
+def test_a_bundle_that_nobody_signed_may_be_looked_at_but_unpacks_no_bomb(monkeypatch):
+    """Here the manifest, too, is the attacker's, and lists what the bomb unpacks to."""
+    monkeypatch.setattr(bundle, "MAX_BUNDLE", 8_000_000)
+    files = bundle.contents(golden.packed_bundle())
+    manifest = msgspec.json.decode(files[bundle.MANIFEST_FILE])
+    bomb = b"\0" * 9_000_000
+    manifest["members"][bundle.CARD] = {"sha256": bundle.sha256(bomb), "length": len(bomb)}
+    head = msgspec.json.encode(manifest)
+    lies = zipped(files | {bundle.MANIFEST_FILE: head, bundle.CARD: bomb})
+    assert len(lies) < 100_000
+    many = zipped(files | {f"{number}": b"" for number in range(20)})
+    for data in (lies, many):
+        for read in (bundle.read_manifest, bundle.contents):
+            with pytest.raises(CorruptBundleError, match=r"files that unpack to .* over the limit"):
+                read(data)
+
+
+def test_names_that_lead_out_of_a_folder_lead_nowhere(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    files = bundle.contents(golden.packed_bundle())
+    data = zipped({"../out": b"x", "/edge-out": b"x", **files, "a/../../out": b"x"})
+    assert set(bundle.unpack(data, [golden.KEY.public]).members) == set(bundle.MEMBERS)
+    (tmp_path / "in").mkdir()
+    (tmp_path / "in" / "x.edge").write_bytes(data)
+    with pytest.raises(SystemExit) as ended:
+        main(["inspect", "in/x.edge"])
+    assert ended.value.code == 0
+    assert [str(p.relative_to(tmp_path)) for p in tmp_path.rglob("*")] == ["in", "in/x.edge"]
+
+
+def a_header_of(*shape):
+    out = io.BytesIO()
+    np.lib.format.write_array_header_1_0(
+        out, {"descr": "|u1", "fortran_order": False, "shape": shape}
+    )
+    return out.getvalue()
+
+
+@pytest.mark.parametrize(
+    ("files", "words"),
+    [
+        ({"inputs.npy": b"\0" * 9_000_000}, "over the limit"),
+        ({f"{number}.npy": b"" for number in range(20)}, "over the limit"),
+        ({"expected_builtin.npy": a_header_of(1 << 50)}, "can't be read"),
+        ({"expected_builtin.npy": a_header_of(3)}, "can't be read"),
+        ({"inputs.npy": b"no array", "expected_builtin.npy": b"nor this"}, "no array"),
+    ],
+)
+def test_golden_samples_that_lie_about_their_size_are_refused(monkeypatch, files, words):
+    monkeypatch.setattr(bundle, "MAX_BUNDLE", 8_000_000)
+    with pytest.raises(CorruptBundleError, match=words):
+        bundle.decode_golden(zipped(files))
 
 
 def test_same_input_gives_the_same_bundle():
