@@ -248,14 +248,19 @@ def simulate(  # noqa: PLR0913 - one argument an option
         name_prefix=name_prefix,
     )
     log = logging.getLogger("edge.simulate")
-    agents = build(plan, SystemClock(), lambda: read_token(EnrolConfig()), log.warning)
+    telling = tracer("edge-agent")
+    agents = build(plan, SystemClock(), lambda: read_token(EnrolConfig()), log.warning, telling)
     stop = _stop_on_signals()
     if duration is not None:
         timer = threading.Timer(duration, stop.set)
         timer.daemon = True
         timer.start()
     live = sys.stderr.isatty() and not verbose
-    run_fleet(agents, stop, _show if live else _silent)
+    try:
+        run_fleet(agents, stop, _show if live else _silent)
+    finally:
+        if telling is not None:
+            telling.close()
     if live:
         click.echo(err=True)
 

@@ -26,6 +26,7 @@ from device_agent.sources import FaultWatch, NpzReplay, Paced, read_rows
 from device_agent.uplink import Clock
 from edge_sdk.identity import Token
 from edge_sdk.profiles import load_profile
+from edge_sdk.tracing import Tracer
 
 
 class Quality(msgspec.Struct, frozen=True):
@@ -110,9 +111,13 @@ class FlakyLink(MqttLink):
 
 
 def build(
-    plan: Plan, clock: Clock, token: Callable[[], Token], trouble: Callable[[str], None]
+    plan: Plan,
+    clock: Clock,
+    token: Callable[[], Token],
+    trouble: Callable[[str], None],
+    tracer: Tracer | None = None,
 ) -> dict[str, Agent]:
-    """The agents by device id, not yet running.
+    """The agents by device id, not yet running; they share a `tracer`.
 
     Raises:
         InvalidInputError: unknown profile, or data that can't be read.
@@ -151,6 +156,7 @@ def build(
                 token=token,
                 make_link=_links(quality, fate),
                 trial=in_this_process,
+                tracer=tracer,
             )
         )
     return agents

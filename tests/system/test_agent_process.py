@@ -5,12 +5,16 @@ import os
 import signal
 import subprocess
 import sys
+import threading
+from collections import defaultdict
 from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import msgspec
 import numpy as np
 import pytest
 from click.testing import CliRunner
+from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 
 from device_agent.cli import agent as agent_command
 from device_agent.cli import simulate
@@ -127,9 +131,35 @@ def test_a_wrong_token_exits_4_with_a_sentence(fleet, folder):
     assert "1" * 40 not in words
 
 
-def test_simulated_devices_enrol_run_and_see_their_sites_sensor_fault(fleet, folder):
+@contextmanager
+def collector(monkeypatch):
+    """What a collector of OpenTelemetry is told by processes begun meanwhile: spans by device."""
+    told = defaultdict(list)
+
+    class Receiver(BaseHTTPRequestHandler):
+        def do_POST(self):
+            request = ExportTraceServiceRequest()
+            request.ParseFromString(self.rfile.read(int(self.headers["content-length"])))
+            for span in (s for r in request.resource_spans for p in r.scope_spans for s in p.spans):
+                known = {a.key: a.value.string_value for a in span.attributes}
+                told[known.get("device")].append(span.name)
+            self.send_response(200)
+            self.end_headers()
+
+        def log_message(self, *_):
+            pass
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Receiver) as server:
+        place = f"http://127.0.0.1:{server.server_address[1]}"
+        monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", place)
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        yield told
+        server.shutdown()
+
+
+def test_simulated_devices_enrol_run_and_see_their_sites_sensor_fault(fleet, folder, monkeypatch):
     faults = folder / "faults.toml"
-    with process(
+    with collector(monkeypatch) as told, process(
         fleet, "simulate", "--devices", 4, "--server", fleet.url, "--data", folder / "x.npz",
         "--profiles", folder / "test-board.toml", "--sites", "north,south",
         "--state-dir", folder / "sim", "--faults", faults, "--window", 0.2, "--duration", 60,
@@ -150,6 +180,8 @@ def test_simulated_devices_enrol_run_and_see_their_sites_sensor_fault(fleet, fol
             )
         child.send_signal(signal.SIGINT)
         assert child.wait(20) == 0
+        for device in site:
+            assert "device: fetching" in told[device]
 
 
 def brightness(fleet, device: str) -> float:
