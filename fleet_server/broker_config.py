@@ -8,6 +8,7 @@ from collections.abc import Collection
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
+import msgspec
 from cryptography import x509
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec
@@ -48,17 +49,30 @@ def ensure_client_certificate(keys: Path, ca: Ca, now: float) -> None:
     write_atomic(keys / _CERTIFICATE, made.public_bytes(serialization.Encoding.PEM))
 
 
-def write_mosquitto(folder: Path, ca: Ca, names: Collection[str], port: int, now: float) -> None:
+class Ports(msgspec.Struct, frozen=True):
+    """Where a broker listens: for MQTT, and for MQTT over a WebSocket; both with TLS."""
+
+    mqtts: int
+    wss: int
+
+
+def write_mosquitto(folder: Path, ca: Ca, names: Collection[str], ports: Ports, now: float) -> None:
     """Mosquitto's configuration with its certificate; raises InvalidInputError for a bad name."""
     _certificates(folder, ca, names, now)
-    (folder / "mosquitto.conf").write_text(MOSQUITTO.format(folder=folder.resolve(), port=port))
+    place = folder.resolve()
+    listeners = [
+        LISTENER.format(folder=place, port=port) + kind
+        for port, kind in ((ports.mqtts, ""), (ports.wss, "protocol websockets\n"))
+    ]
+    text = MOSQUITTO.format(folder=place, listeners="".join(listeners))
+    (folder / "mosquitto.conf").write_text(text)
     (folder / "acl").write_text(mosquitto_rules())
 
 
-def write_emqx(folder: Path, ca: Ca, names: Collection[str], port: int, now: float) -> None:
+def write_emqx(folder: Path, ca: Ca, names: Collection[str], ports: Ports, now: float) -> None:
     """EMQX's configuration with its certificate; raises InvalidInputError for a bad name."""
     _certificates(folder, ca, names, now)
-    (folder / "emqx.conf").write_text(EMQX.format(port=port))
+    (folder / "emqx.conf").write_text(EMQX.format(mqtts=ports.mqtts, wss=ports.wss))
     (folder / "acl.conf").write_text(emqx_rules())
 
 
@@ -90,12 +104,6 @@ def _certificates(folder: Path, ca: Ca, names: Collection[str], now: float) -> N
 
 MOSQUITTO = """\
 # Made by 'edge server broker-config'. Devices and the server show certificates of the server's CA.
-listener {port}
-cafile {folder}/ca.pem
-certfile {folder}/server.pem
-keyfile {folder}/server.key
-require_certificate true
-use_identity_as_username true
 allow_anonymous false
 acl_file {folder}/acl
 # A worker acknowledges after its commit: the usual 20 messages in flight would throttle it to some
@@ -105,12 +113,32 @@ max_queued_messages 0
 persistence true
 persistence_location {folder}/
 autosave_interval 30
+{listeners}"""
+
+LISTENER = """\
+listener {port}
+cafile {folder}/ca.pem
+certfile {folder}/server.pem
+keyfile {folder}/server.key
+require_certificate true
+use_identity_as_username true
 """
 
 EMQX = """\
 ## Made by 'edge server broker-config'. Mount its folder as /opt/emqx/etc/edge.
 listeners.ssl.default {{
-  bind = "0.0.0.0:{port}"
+  bind = "0.0.0.0:{mqtts}"
+  ssl_options {{
+    cacertfile = "/opt/emqx/etc/edge/ca.pem"
+    certfile = "/opt/emqx/etc/edge/server.pem"
+    keyfile = "/opt/emqx/etc/edge/server.key"
+    verify = verify_peer
+    fail_if_no_peer_cert = true
+  }}
+}}
+listeners.wss.default {{
+  bind = "0.0.0.0:{wss}"
+  websocket.mqtt_path = "/mqtt"
   ssl_options {{
     cacertfile = "/opt/emqx/etc/edge/ca.pem"
     certfile = "/opt/emqx/etc/edge/server.pem"

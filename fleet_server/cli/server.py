@@ -17,6 +17,7 @@ from edge_sdk.signing import PublicKey
 from fleet_server.app import Server, Settings
 from fleet_server.backup import backup, restore
 from fleet_server.broker_config import (
+    Ports,
     ensure_client_certificate,
     write_emqx,
     write_mosquitto,
@@ -37,7 +38,7 @@ from fleet_server.store.engines import has_password
 from fleet_server.tls import server_names
 from fleet_server.worker import Worker
 
-MQTT_PORT, MQTTS_PORT = 1883, 8883
+MQTT_PORT, MQTTS_PORT, WSS_PORT = 1883, 8883, 8084
 DATABASE_HELP = (
     "postgresql://USER@HOST/NAME; its password by EDGE_DATABASE, PGPASSWORD or ~/.pgpass.  "
     "[default: SQLite in the data folder]"
@@ -328,7 +329,16 @@ def restore_backup(data_dir: Path, file: Path) -> None:
     "--name", "names", multiple=True, help="Host name or address of the broker; may be repeated."
 )
 @click.option("--port", type=click.IntRange(1, 65535), default=MQTTS_PORT, show_default=True)
-def broker_config(data_dir: Path, kind: str, out: Path, names: tuple[str, ...], port: int) -> None:
+@click.option(
+    "--websocket-port",
+    type=click.IntRange(1, 65535),
+    default=WSS_PORT,
+    show_default=True,
+    help="For MQTT over a WebSocket with TLS, where networks let nothing else through.",
+)
+def broker_config(
+    data_dir: Path, kind: str, out: Path, names: tuple[str, ...], port: int, websocket_port: int
+) -> None:
     """Write the configuration of a broker, with its certificate and who may say what."""
     now = time.time()  # noqa: TID251 - this is the edge
     keys = data_dir / KEYS
@@ -337,7 +347,8 @@ def broker_config(data_dir: Path, kind: str, out: Path, names: tuple[str, ...], 
     ca = open_ca(keys, first=False)
     ensure_client_certificate(keys, ca, now)
     write = {"mosquitto": write_mosquitto, "emqx": write_emqx}[kind]
-    write(out, ca, server_names("0.0.0.0", names), port, now)  # noqa: S104 - all of its names
+    ports = Ports(port, websocket_port)
+    write(out, ca, server_names("0.0.0.0", names), ports, now)  # noqa: S104 - all of its names
     click.echo(f"wrote {out}; then: edge server run --tls --broker mqtts://HOST:{port}")
 
 

@@ -7,9 +7,12 @@ import threading
 import time
 
 import httpx2
+import msgspec
 import paho.mqtt.client as mqtt
 import pytest
+from websockets.sync.client import connect
 
+from device_agent.endpoint import mutual_context
 from edge_sdk.bundle import unpack
 from edge_sdk.errors import InvalidInputError
 from edge_sdk.identity import Token
@@ -17,6 +20,7 @@ from edge_sdk.messages import unseal_ack
 from edge_sdk.signing import SigningKey
 from edge_sdk.topics import topic
 from fleet_server.broker import parse_broker
+from fleet_server.data_dir import ca_file
 from fleet_server.store import Store
 from tests.agent_world import eventually, running, tiny_bundle
 from tests.bundles import make_bundle
@@ -47,12 +51,12 @@ def folder(tmp_path):
 
 def test_agents_and_server_meet_at_a_broker_that_knows_them_by_certificate(folder):
     publisher, port = ("--publisher", str(folder / "signing.pub")), free_port()
-    data = folder / "data"
+    data, over_web = folder / "data", free_port()
     with server_process(data, *publisher, "--tls") as first:
         assert first.stop() == 0
     where = folder / "broker"
     edge("server", "broker-config", "mosquitto", "--out", str(where), "--port", str(port),
-         "--data-dir", str(data))  # fmt: skip
+         "--websocket-port", str(over_web), "--data-dir", str(data))  # fmt: skip
     # As root Mosquitto would become another user, who may not read our folder.
     config = "user root\n" + (where / "mosquitto.conf").read_text()
     url = f"mqtts://localhost:{port}"
@@ -74,6 +78,19 @@ def test_agents_and_server_meet_at_a_broker_that_knows_them_by_certificate(folde
         begun = time.monotonic()
         until(lambda: fleet.devices()[0].health == "offline")
         assert time.monotonic() - begun < 40  # by silence it would take 50 seconds
+        one_port(folder / "a", server, over_web)
+
+
+def one_port(folder, server, port):
+    """The same device over a WebSocket, known by its certificate; nobody without one."""
+    usual = agent_config(folder, server, "dev-1")
+    link = msgspec.structs.replace(usual.link, mqtt=f"wss://localhost:{port}")
+    with running(msgspec.structs.replace(usual, link=link), None) as agent:
+        eventually(lambda: agent.standing.online, "online")
+        eventually(lambda: agent.standing.outbox == 0, "confirmed")
+    stranger = mutual_context(None, ca_file(server.data_dir).read_text())
+    with pytest.raises(OSError, match=r"(?i)certificate required|closed|reset"):
+        connect(f"{link.mqtt}/mqtt", ssl=stranger, subprotocols=["mqtt"])
 
 
 class Sender:
