@@ -12,7 +12,7 @@ hundred of them.
 
 import zlib
 from collections.abc import Sequence
-from itertools import accumulate
+from itertools import accumulate, chain
 
 import msgspec
 import numpy as np
@@ -165,15 +165,17 @@ def decode(blobs: Sequence[Blob]) -> Arrays:
 
 def _parsed(heads: Sequence[_Head], bodies: Sequence[bytes]) -> Arrays:
     sizes, numeric = np.cumsum(heads[0].bins, dtype=np.int64), np.array(heads[0].kinds, bool)
-    rice, missing = (
-        np.array([getattr(h, x) for h in heads], np.int64) for x in ("rice", "missing")
-    )
-    rows = np.cumsum([h.rows for h in heads], axis=1, dtype=np.int64)
-    rest = np.array([[(h.open_rice, 0), *h.moments] for h in heads], np.int64)
     n, k = len(heads), len(heads[0].place)
-    shapes = {rice.shape, missing.shape, rows.shape, (n, len(sizes)), (n, len(numeric))}
-    if shapes != {(n, k)} or not k or rest.shape != (n, 1 + MOMENTS, 2):
+    if {len(sizes), len(numeric)} != {k} or not k:
         raise FormatError("packed sketches contradict themselves")
+    rice, missing, changes = (
+        _table([getattr(h, x) for h in heads], k) for x in ("rice", "missing", "rows")
+    )
+    rows = changes.cumsum(axis=1)
+    moments = _table([[*chain.from_iterable(h.moments)] for h in heads], 2 * MOMENTS)
+    rest = np.zeros((n, 1 + MOMENTS, 2), np.int64)
+    rest[:, 0, 0] = [h.open_rice for h in heads]
+    rest[:, 1:] = moments.reshape(n, MOMENTS, 2)
     coded = np.concatenate([rice, rest[:, :, 0]], axis=1)
     if coded.min() < 0 or coded.max() > MAX_RICE or sizes.min() < 1 or sizes.max() >= MAX_BINS:
         raise FormatError("packed sketches contradict themselves")
@@ -211,6 +213,13 @@ def _parsed(heads: Sequence[_Head], bodies: Sequence[bytes]) -> Arrays:
             low=np.sinh(low / COARSE),
             high=np.sinh(high / COARSE),
         )
+
+
+def _table(lines: list[list[int]], width: int) -> Ints:
+    if {*map(len, lines)} != {width}:
+        raise FormatError("packed sketches contradict themselves")
+    numbers = np.fromiter(chain.from_iterable(lines), np.int64, len(lines) * width)
+    return numbers.reshape(len(lines), width)
 
 
 def _counts(size: int, closed: slice, rows: Ints, numbers: Ints, others: Ints) -> Ints:
@@ -288,7 +297,7 @@ def _zigzag(values: Ints) -> Ints:
 
 
 def _unzigzag(values: Ints) -> Ints:
-    return np.where(values & 1, -(values + 1) // 2, values // 2)
+    return (values >> 1) ^ -(values & 1)
 
 
 def _best(numbers: Ints) -> Ints:

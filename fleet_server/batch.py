@@ -9,6 +9,7 @@ from collections.abc import Callable, Sequence
 
 import msgspec
 
+from edge_sdk.calibration import CONFIDENCE
 from edge_sdk.errors import FormatError
 from edge_sdk.formats import to_msgpack
 from edge_sdk.messages import Connection, Event, Report, Sample, Sealed, Window
@@ -274,9 +275,8 @@ def _reported(device: DeviceRecord, place: int, sealed: Sealed, report: Report) 
 
 
 def _window(item: Arrived, sealed: Sealed, window: Window, measured: bytes) -> NewWindow:
-    confidence, latency = (
-        _filled(window.channels.get(name)) for name in ("output.confidence", "latency_ms")
-    )
+    confidence = _filled(window.channels.get(CONFIDENCE))
+    latency = _filled(window.channels.get("latency_ms"))
     return NewWindow(
         device=item.device,
         boot=sealed.boot,

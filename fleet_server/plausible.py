@@ -56,7 +56,7 @@ def why_not_window(
     if window.edges_id != bundle.edges_id:
         return f"its sketches use edges {window.edges_id[:16]!r}, the bundle has {bundle.edges_id}"
     counts = [window.rows, window.errors, window.dropped, *window.skew.values(), window.rss_bytes]
-    if not all(0 <= count <= MAX_COUNT for count in counts):
+    if min(counts) < 0 or max(counts) > MAX_COUNT:
         return "a count is negative or beyond belief"
     if not (math.isfinite(window.seconds) and 0 < window.seconds < MAX_COUNT):
         return f"its length is {window.seconds} seconds"

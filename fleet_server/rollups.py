@@ -8,7 +8,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Literal
 
 import msgspec
-import numpy as np
+from msgspec.structs import astuple
 
 from edge_sdk.messages import Window
 from edge_sdk.sketch import Sketch
@@ -169,7 +169,7 @@ def _less(whole: Sketch, part: Sketch) -> Sketch:
 
 
 def added(sketches: Sequence[Sketch]) -> Sketch:
-    """Many sketches on the same edges as one, in one vectorised step.
+    """Many sketches on the same edges as one.
 
     >>> one = Sketch([1, 2], 3, 0, 6.0, 14.0, 1.0, 3.0)
     >>> added([one, Sketch([0, 1], 1, 1, 4.0, 16.0, 4.0, 4.0)])
@@ -177,14 +177,14 @@ def added(sketches: Sequence[Sketch]) -> Sketch:
     """
     if len(sketches) == 1:
         return sketches[0]
-    counts: list[int] = np.array([s.counts for s in sketches], dtype=np.int64).sum(axis=0).tolist()
-    filled = [s for s in sketches if s.rows]
+    counts, rows, missing, total, squares, *_ = zip(*map(astuple, sketches), strict=True)
+    filled = sketches if all(rows) else [s for s in sketches if s.rows]
     return Sketch(
-        counts,
-        rows=sum(s.rows for s in sketches),
-        missing=sum(s.missing for s in sketches),
-        total=sum(s.total for s in sketches),
-        squares=sum(s.squares for s in sketches),
+        [*map(sum, zip(*counts, strict=True))],  # in lists of ints faster than by way of numpy
+        rows=sum(rows),
+        missing=sum(missing),
+        total=sum(total),
+        squares=sum(squares),
         low=min((s.low for s in filled), default=0.0),
         high=max((s.high for s in filled), default=0.0),
     )

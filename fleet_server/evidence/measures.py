@@ -40,7 +40,7 @@ class Measures(msgspec.Struct, frozen=True, array_like=True, gc=False):
 
 def measures(window: Window, known: Calibration | None = None) -> bytes:
     """A window's measures as they are stored; `known` is its bundle's calibration."""
-    answers, confidence = (window.channels.get(name) for name in (CLASSES_OF, CONFIDENCE))
+    answers, confidence = window.channels.get(CLASSES_OF), window.channels.get(CONFIDENCE)
     board = window.hardware
     expected = None
     if known is not None and confidence is not None and confidence.rows:
