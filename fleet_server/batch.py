@@ -33,7 +33,10 @@ from fleet_server.streams import MAX_GAPS, admit
 from fleet_server.views import RunRow
 
 Key = tuple[str, str]  # device, boot
-Fresh = tuple["Arrived", Sealed, int]  # a message, its numbers, its boot's place in the order
+Looked = tuple[NewWindow, Window] | str | None  # as it goes into the table, or why it does not
+Fresh = tuple[
+    "Arrived", Sealed, int, Looked
+]  # a message, its numbers, its boot's place in the order
 Bundles = Callable[[str], BundleRecord | None]
 
 
@@ -74,17 +77,19 @@ class _Sorted(msgspec.Struct):
 
 
 def commit(store: Store, batch: Sequence[Arrived | Seen], bundles: Bundles) -> dict[Key, int]:
-    """Write a batch as one; the highest number of each boot up to which all has arrived."""
+    """Write a batch as one; the highest number of each boot up to which all has arrived.
+
+    Windows are looked at before the transaction, since other workers wait for its end.
+    """
     out = _Sorted()
+    arrived = [item for item in batch if isinstance(item, Arrived)]
+    looked = _look_at_windows(arrived, bundles)
     asking = {i.device for i in batch if isinstance(i, Arrived) and i.kind == "sample"}
     with store.transaction():
         out.asked = store.command_numbers(asking)
-        arrived = [item for item in batch if isinstance(item, Arrived)]
-        contiguous, fresh = _admitted(store, arrived, out)
-        for item, sealed, place in fresh:
-            if not isinstance(item.body, Window):
-                _sort(item, sealed, place, bundles, out)
-        _sort_windows(fresh, bundles, out)
+        contiguous, fresh = _admitted(store, arrived, looked, out)
+        for one in fresh:
+            _sort(*one, bundles, out)
         store.add_windows(out.windows)
         _roll_up(store, out, bundles)
         store.add_device_events(out.events)
@@ -101,13 +106,13 @@ def commit(store: Store, batch: Sequence[Arrived | Seen], bundles: Bundles) -> d
 
 
 def _admitted(
-    store: Store, arrived: Sequence[Arrived], out: _Sorted
+    store: Store, arrived: Sequence[Arrived], looked: Sequence[Looked], out: _Sorted
 ) -> tuple[dict[Key, int], list[Fresh]]:
     """How far each boot has arrived without a gap, and what was not there before."""
     fresh: list[Fresh] = []
     keys = {(i.device, i.sealed.boot) for i in arrived if i.sealed and i.sealed.seq}
     streams = store.streams(sorted(keys))
-    for item in arrived:
+    for item, found in zip(arrived, looked, strict=True):
         if item.sealed is None:
             out.poison.append(_poison(item, item.reason))
             continue
@@ -128,14 +133,23 @@ def _admitted(
             continue
         streams[key] = (place, after)
         out.spoke.add(item.device)
-        fresh.append((item, item.sealed, place))
+        fresh.append((item, item.sealed, place, found))
     store.save_streams(streams)
     return {key: stream.contiguous for key, (_, stream) in streams.items()}, fresh
 
 
-def _sort(item: Arrived, sealed: Sealed, place: int, bundles: Bundles, out: _Sorted) -> None:
+def _sort(
+    item: Arrived, sealed: Sealed, place: int, looked: Looked, bundles: Bundles, out: _Sorted
+) -> None:
     reason: str | None = None
     match item.body:
+        case Window():
+            if isinstance(looked, tuple):
+                record, window = looked
+                out.windows.append(record)
+                out.contents.append(window)
+            else:
+                reason = looked
         case Event() as event:
             reason = why_not_event(event)
             if not reason:
@@ -153,26 +167,27 @@ def _sort(item: Arrived, sealed: Sealed, place: int, bundles: Bundles, out: _Sor
         out.poison.append(_poison(item, reason))
 
 
-def _sort_windows(fresh: Sequence[Fresh], bundles: Bundles, out: _Sorted) -> None:
-    """Those of one bundle together: unpacking many at once costs little more than one."""
-    by_digest: dict[str, list[tuple[Arrived, Sealed, Window]]] = {}
-    for item, sealed, _ in fresh:
-        if isinstance(item.body, Window):
-            by_digest.setdefault(item.body.digest, []).append((item, sealed, item.body))
+def _look_at_windows(arrived: Sequence[Arrived], bundles: Bundles) -> list[Looked]:
+    """Of each message; windows of one bundle together, since many cost little more than one."""
+    looked: list[Looked] = [None] * len(arrived)
+    by_digest: dict[str, list[tuple[int, Arrived, Sealed, Window]]] = {}
+    for at, item in enumerate(arrived):
+        if isinstance(item.body, Window) and item.sealed:
+            by_digest.setdefault(item.body.digest, []).append((at, item, item.sealed, item.body))
     for digest, sent in by_digest.items():
         bundle = bundles(digest)
         known = bundle.baseline.calibration if bundle else None
         found: Sequence[Window | FormatError] = [window for *_, window in sent]
         if bundle:
             found = unpacked_all([window for *_, window in sent], bundle.baseline)
-        for (item, sealed, was), window in zip(sent, found, strict=True):
+        for (at, item, sealed, was), window in zip(sent, found, strict=True):
             if isinstance(window, FormatError):
-                out.poison.append(_poison(item, str(window)))
+                looked[at] = str(window)
             elif reason := why_not_window(window, bundle, was.channels):
-                out.poison.append(_poison(item, reason))
+                looked[at] = reason
             else:
-                out.windows.append(_window(item, sealed, window, measures(window, known)))
-                out.contents.append(window)
+                looked[at] = _window(item, sealed, window, measures(window, known)), window
+    return looked
 
 
 def _roll_up(store: Store, out: _Sorted, bundles: Bundles) -> None:

@@ -48,7 +48,7 @@ class SimDevice:
 class FleetSim:
     """`confidence` gives a version's level; `drift` a site's (gain, confidence change)."""
 
-    def __init__(self, folder, devices=12, seed=0):
+    def __init__(self, folder, devices=12, seed=0, database=None):
         self.folder = folder
         self.now = START
         self.random = np.random.default_rng(seed)
@@ -60,7 +60,7 @@ class FleetSim:
             folder / "none.pub",
             lambda: open_repository(repository, "", START),
         )
-        self.store = Store(folder / "fleet.db")
+        self.store = Store(database or folder / "fleet.db")
         self.registry = Registry(self.store, folder / "bundles", [self.key.public], repository)
         self.confidence = {}
         self.agreement = {}  # of a shadow with what answers

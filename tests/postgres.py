@@ -82,6 +82,17 @@ class Postgres:
         self._sql(f"CREATE DATABASE {name} TEMPLATE {template.rpartition('/')[2]}")
         return f"postgresql://fleet@127.0.0.1:{self.port}/{name}"
 
+    def dump(self, url):
+        """All of a database, as pg_dump tells it."""
+        where = ["-h", "127.0.0.1", "-p", str(self.port), "-U", "fleet", url.rpartition("/")[2]]
+        return self._run("pg_dump", *where)
+
+    def restored(self, dump):
+        """The URL of a new database with what `dump` told."""
+        url = self.new_database()
+        self._sql(dump, url.rpartition("/")[2])
+        return url
+
     def drop(self, url):
         self._sql(f"DROP DATABASE {url.rpartition('/')[2]} WITH (FORCE)")
 
@@ -93,15 +104,17 @@ class Postgres:
         where = ["-h", "127.0.0.1", "-p", str(self.port), "-q"]
         return subprocess.run([self._bin / "pg_isready", *where]).returncode == 0
 
-    def _sql(self, statement):
-        where = ["-h", "127.0.0.1", "-p", str(self.port), "-U", "fleet", "-d", "postgres"]
-        self._run("psql", "-X", "-q", "-v", "ON_ERROR_STOP=1", *where, "-c", statement)
+    def _sql(self, statements, database="postgres"):
+        where = ["-h", "127.0.0.1", "-p", str(self.port), "-U", "fleet", "-d", database]
+        self._run("psql", "-X", "-q", "-v", "ON_ERROR_STOP=1", *where, told=statements)
 
-    def _run(self, program, *arguments):
+    def _run(self, program, *arguments, told=None):
         done = subprocess.run(
-            [self._bin / program, *arguments], capture_output=True, text=True, **self._as
-        )
+            [self._bin / program, *arguments],
+            capture_output=True, text=True, input=told, **self._as,
+        )  # fmt: skip
         assert done.returncode == 0, done.stderr
+        return done.stdout
 
 
 @contextmanager

@@ -1,5 +1,6 @@
 """Real MQTT clients against a real server process, also one that is killed in the middle."""
 
+import threading
 from contextlib import contextmanager
 
 import httpx2
@@ -8,8 +9,10 @@ import pytest
 
 from edge_sdk.bundle import unpack
 from edge_sdk.messages import Event, open_assignment, unseal_ack
+from edge_sdk.packing import packed
 from edge_sdk.signing import SigningKey
 from edge_sdk.topics import topic
+from fleet_server.backup import backup, restore
 from fleet_server.store import Store
 from tests.bundles import make_bundle
 from tests.server_side import join, server_process, until, window_of
@@ -178,3 +181,43 @@ def test_everything_confirmed_is_in_the_database_after_a_kill(folder, database):
         assert server.stop() == 0
     with opened(folder, database) as store:
         assert [w.seq for w in store.windows("digits", 0)] == list(range(1, device.seq + 1))
+
+
+def test_a_backup_under_load_holds_all_that_was_confirmed_before_it(folder, database, request):
+    in_postgres = request.getfixturevalue("postgres") if isinstance(database, str) else None
+    stop, window = threading.Event(), packed(window_of(BUNDLE), BUNDLE.baseline)
+    with started(folder, database) as server:
+        with server.client() as fleet:
+            fleet.publish(make_bundle(KEY))
+        device, _ = joined(server, "pi-1")
+        with linked(device, server.where.mqtt_port) as link:
+
+            def load():
+                while not stop.is_set():
+                    for _ in range(20):
+                        kind, payload = device.message(window)
+                        link.send(kind, payload, device.seq)
+                    until(lambda: device.seq - len(link.mids) < 200)
+
+            loading = threading.Thread(target=load)
+            loading.start()
+            try:
+                until(lambda: link.acks and link.acks[-1][1] > 300)
+                _, confirmed = link.acks[-1]
+                dump = in_postgres.dump(database) if in_postgres else ""
+                backup(folder / "data", folder / "b.tar")
+                count = len(link.mids)
+                until(lambda: len(link.mids) > count)  # nothing had to stop for it
+            finally:
+                stop.set()
+                loading.join()
+        restore(folder / "b.tar", folder / "again" / "data")
+    again = in_postgres.restored(dump) if in_postgres else ""
+    with opened(folder / "again", again or database) as store:
+        stored = [w.seq for w in store.windows("digits", 0)]
+        assert stored[:confirmed] == list(range(1, confirmed + 1))
+        assert len(stored) == len(set(stored)) < device.seq
+        sums = store.rollups("digits", "day", 0)
+        assert sum(day.sums.windows for day in sums) == len(stored)
+    if in_postgres:
+        in_postgres.drop(again)

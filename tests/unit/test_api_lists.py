@@ -23,9 +23,9 @@ def an_alert(number, title="t"):
 
 
 @pytest.fixture
-def admin(tmp_path):
+def admin(tmp_path, database):
     """A client of a server that has some of everything."""
-    with backend(tmp_path) as back:
+    with backend(tmp_path, database) as back:
         app, parts = back.application(Clock(NOW))
         client = TestClient(app, headers={"authorization": f"Bearer {back.keyring.admin_token}"})
         store = back.store

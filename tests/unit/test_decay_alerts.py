@@ -88,8 +88,8 @@ def test_what_is_over_stays_over(events):
 
 
 @pytest.fixture
-def fleet(tmp_path):
-    made = FleetSim(tmp_path)
+def fleet(tmp_path, database):
+    made = FleetSim(tmp_path, database=database)
     made.publish("1")
     made.roll_out("1", "all-at-once")
     made.run(30)

@@ -20,8 +20,8 @@ from tests.unit.test_decay_rollups import a_label, arrived, put
 
 
 @pytest.fixture
-def back(tmp_path):
-    with backend(tmp_path) as made:
+def back(tmp_path, database):
+    with backend(tmp_path, database) as made:
         yield made
 
 

@@ -68,8 +68,8 @@ def test_labels_without_a_change_say_nothing(seed):
     assert told_by_labels(picked, PLACES, calibrated(rng, 0.9)) == []  # no audit
 
 
-def test_labels_that_arrive_open_an_alert_that_closes_when_they_say_otherwise(tmp_path):
-    sim = FleetSim(tmp_path, devices=3)
+def test_labels_that_arrive_open_an_alert_that_closes_when_they_say_otherwise(tmp_path, database):
+    sim = FleetSim(tmp_path, devices=3, database=database)
     sim.publish("1")
     sim.run(2)
     rng = np.random.default_rng(3)

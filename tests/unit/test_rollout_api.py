@@ -50,8 +50,8 @@ def bearer(token):
 
 
 @pytest.fixture
-def world(tmp_path):
-    with backend(tmp_path) as back:
+def world(tmp_path, database):
+    with backend(tmp_path, database) as back:
         yield World(back)
 
 
