@@ -1,8 +1,8 @@
 """How much slower each list gets when the fleet is ten times as large.
 
 Two SQLite databases with 1,000 and 10,000 devices and 30 days of history (a window and an event a
-day each, the audit log with them), a rollout to all of them and alerts; every list is asked in
-turn, from both, in one process.
+day each, a row to label, the audit log with them), a rollout to all of them and alerts; every list
+is asked in turn, from both, in one process.
 """
 
 import json
@@ -15,31 +15,31 @@ from pathlib import Path
 from starlette.testclient import TestClient
 
 from edge_sdk.formats import to_json, to_msgpack
-from edge_sdk.messages import Window
+from edge_sdk.messages import Sample, Window
 from fleet_server.controller import Controller
 from fleet_server.planning import Wish
-from fleet_server.records import AlertRecord, DeviceRecord, NewEvent, NewWindow
+from fleet_server.records import AlertRecord, DeviceRecord, NewEvent, NewWindow, SampleRecord
 from fleet_server.views import AlertRow
 from tests.bundles import make_bundle
 from tests.server_side import NOW, Backend
 
 LISTS = (
-    "/",
-    "/api/v1/overview",
-    "/devices",
-    "/devices?site=north",
-    "/devices/d-00500",
-    "/models",
-    "/audit",
-    "/audit?target=r1",
-    "/rollouts",
-    "/drift/digits",
-    "/api/v1/rollouts",
-    "/api/v1/alerts",
-)
+    "/", "/devices", "/devices?site=north", "/devices/d-00500", "/models", "/models/digits/1",
+    "/rollouts", "/rollouts/{rollout}", "/drift", "/drift/digits", "/alerts", "/labels",
+    "/labels/digits", "/audit", "/audit?target=r1", "/api/v1/overview", "/api/v1/devices",
+    "/api/v1/bundles", "/api/v1/rollouts", "/api/v1/rollouts/{rollout}/devices",
+    "/api/v1/rollouts/{rollout}/decisions", "/api/v1/alerts", "/api/v1/samples/digits",
+    "/api/v1/events", "/api/v1/audit",
+)  # fmt: skip
 SIZES, DAYS, TIMES, DAY = (1_000, 10_000), 30, 15, 86_400.0
 ALERTS = 30
 EMPTY = to_msgpack(Window(model="", version="", digest="", edges_id="", seconds=60.0, rows=0))
+SAMPLE = to_msgpack(
+    Sample(
+        model="digits", version="1", digest="", command=1, policy="margin", id="r1", score=0.5,
+        probabilities=(0.5, 0.5), dtype="uint8", shape=(8, 8, 1), data=bytes(64),
+    )
+)  # fmt: skip
 
 
 def fill(back: Backend, devices: int) -> None:
@@ -63,16 +63,17 @@ def fill(back: Backend, devices: int) -> None:
                 NewEvent(at=at, device=name, boot="b", seq=1000 + day, name="started", detail="")
                 for name in names
             )
+        store.add_samples([sample(back, name, number) for number, name in enumerate(names)])
     for number in range(devices // 10):
         store.add_audit(NOW, "ann", "did", f"r{number % 50}", "")
 
 
-def busy(back: Backend) -> None:
-    """A rollout to everyone under way, and alerts."""
+def busy(back: Backend) -> str:
+    """A rollout to everyone under way, and alerts; the rollout's id."""
     back.registry.publish(make_bundle(back.publisher, version="2"), NOW)
     controller = Controller(back.store, back.keyring.director, lambda *_: None)
     wish = Wish(model="digits", version="2", strategy={"name": "all-at-once"}, by="ann")
-    controller.create(wish, NOW)
+    rollout = controller.create(wish, NOW)
     controller.tick(NOW)
     for number in range(ALERTS):
         row = AlertRow(
@@ -86,6 +87,16 @@ def busy(back: Backend) -> None:
                 opened_at=NOW, updated_at=NOW,
             )
         )  # fmt: skip
+    return rollout
+
+
+def sample(back: Backend, device: str, number: int) -> SampleRecord:
+    """A row that a device sent to be labelled."""
+    return SampleRecord(
+        device=device, row="r1", subject="", model="digits", version="1",
+        digest=back.bundle.digest, policy="margin", score=number / 1e6, predicted="0",
+        confidence=0.5, body=SAMPLE, received_at=NOW,
+    )  # fmt: skip
 
 
 def window(device: str, seq: int, at: float, digest: str) -> NewWindow:
@@ -103,18 +114,18 @@ def main() -> None:
         for size in SIZES:
             back = Backend(Path(name) / str(size))
             fill(back, size)
-            busy(back)
+            rollout = busy(back)
             app, parts = back.application()
             client = TestClient(app)
             client.cookies.set("edge_session", parts.guard.open_session("console"))
             client.headers["Authorization"] = f"Bearer {back.keyring.admin_token}"
-            clients[size] = client
+            clients[size] = client, rollout
         took: dict[str, dict[int, list[float]]] = {path: {s: [] for s in SIZES} for path in LISTS}
         for path in LISTS:
             for _ in range(TIMES):
-                for size, client in clients.items():
+                for size, (client, rollout) in clients.items():
                     began = time.perf_counter()
-                    client.get(path).raise_for_status()
+                    client.get(path.replace("{rollout}", rollout)).raise_for_status()
                     took[path][size].append(time.perf_counter() - began)
     middle = {p: {s: statistics.median(t) for s, t in by.items()} for p, by in took.items()}
     ratios = {path: by[SIZES[1]] / by[SIZES[0]] for path, by in middle.items()}

@@ -24,7 +24,6 @@ from fleet_server.parts import Parts
 from fleet_server.planning import Wish
 from fleet_server.records import DecisionRecord, RolloutRecord
 from fleet_server.rollout.state import Command, Order
-from fleet_server.rollout_rows import device_rows
 from fleet_server.store.listing import RolloutFilter
 from fleet_server.versions import LINE, set_alias, version_story
 from fleet_server.views import (
@@ -125,10 +124,12 @@ def _reading(router: APIRouter, parts: Parts) -> None:
     @router.get("/rollouts/{rollout_id}/devices", responses=gives(Page[RolloutDevice]))
     def devices(rollout_id: str, after: str = "", limit: int = 100, standing: str = "") -> Response:
         """The devices of a rollout: when each is reached, where it stands, and why."""
-        rollout = parts.controls.read(found(parts, rollout_id))
-        known = device_rows(rollout, parts.store.standings(rollout_id))
-        rows = [row for row in known if standing in ("", row.standing)]
-        return answer(page_of(rows, lambda row: row.device, after, limit))
+        record = found(parts, rollout_id)
+        if after and not parts.store.member_exists(rollout_id, after):
+            raise InvalidInputError(f"no entry {after[:64]!r} is left here: begin without 'after'")
+        asked = [standing] if standing else []
+        rows = parts.controls.devices(record, asked, after, within(limit) + 1)
+        return answer(first_of(rows, lambda row: row.device, limit))
 
 
 def _starting(router: APIRouter, parts: Parts) -> None:

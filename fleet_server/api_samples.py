@@ -17,12 +17,12 @@ from fleet_server.api_types import Asked, AskSamples, Erased, Page
 from fleet_server.commands import send
 from fleet_server.dataset import make_dataset, waiting_rows
 from fleet_server.openapi import gives, takes
-from fleet_server.paging import page_of
+from fleet_server.paging import first_of, within
 from fleet_server.parts import Parts
 from fleet_server.sample_views import SampleRow, sample_rows
 
 MAX_BODY = 16 * 1024
-SHOWN, MOST_WAITING = 200, 5000
+SHOWN = 200
 MAX_QUOTA, MAX_DAYS = 10_000, 30.0
 
 
@@ -38,8 +38,12 @@ def sample_routes(router: APIRouter, parts: Parts) -> None:
     @router.get("/samples/{model}", responses=gives(Page[SampleRow]))
     def queue(model: str, after: str = "", limit: int = SHOWN) -> Response:
         """Rows that wait for a label, the most wanted first."""
-        rows = sample_rows(parts.store, model, MOST_WAITING)
-        return answer(page_of(rows, lambda row: f"{row.device}/{row.row}", after, limit))
+        device, _, row = after.partition("/")
+        behind = parts.store.sample(device, row) if after else None
+        if after and behind is None:
+            raise InvalidInputError(f"no entry {after[:64]!r} is left here: begin without 'after'")
+        rows = sample_rows(parts.store, model, within(limit) + 1, behind)
+        return answer(first_of(rows, lambda row: f"{row.device}/{row.row}", limit))
 
     @router.get("/samples/{model}/dataset")
     def dataset(model: str) -> Response:

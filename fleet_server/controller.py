@@ -38,9 +38,9 @@ from fleet_server.rollout.state import (
     Rollout,
     Standing,
 )
-from fleet_server.rollout_rows import rollout_row
+from fleet_server.rollout_rows import device_rows, rollout_row
 from fleet_server.store import Store
-from fleet_server.views import AlertRow, RolloutPlan, RolloutRow
+from fleet_server.views import AlertRow, RolloutDevice, RolloutPlan, RolloutRow
 
 LEASE, LEASE_SECONDS = "controller", 30.0
 ORDERS_A_TICK = 2000  # signed and written at once for one rollout; the rest follows at the next
@@ -132,11 +132,24 @@ class Controller:
     def describe(self, record: RolloutRecord) -> RolloutRow:
         """A rollout as pages and commands show it."""
         found = from_json(Rollout, record.document, f"rollout {record.id}")
-        if record.id not in self._sizes:  # members never change
-            self._sizes[record.id] = self._store.rollout_size(record.id)
         running = self._store.confirmed(record.id, found.model, found.version)
         standings = self._store.standing_counts(record.id)
-        return rollout_row(found, self._sizes[record.id], running, standings)
+        return rollout_row(found, self._size(record.id), running, standings)
+
+    def devices(
+        self, record: RolloutRecord, standings: Sequence[str], after: str, limit: int
+    ) -> list[RolloutDevice]:
+        """Some devices of a rollout, as `member_page` gives them; reads no more than these."""
+        found = from_json(Rollout, record.document, f"rollout {record.id}")
+        members, able = self._size(record.id)
+        gaps = self._store.places_without_bundle(record.id) if able < members else ()
+        shown = self._store.member_page(record.id, standings, after, limit)
+        return device_rows(found, able, gaps, shown)
+
+    def _size(self, rollout_id: str) -> tuple[int, int]:
+        if rollout_id not in self._sizes:  # members never change
+            self._sizes[rollout_id] = self._store.rollout_size(rollout_id)
+        return self._sizes[rollout_id]
 
     def forget(self, device: str, now: float) -> dict[str, int]:
         """Erase what came from a device; how many rows of each kind there were."""

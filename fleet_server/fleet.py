@@ -20,6 +20,7 @@ from fleet_server.store.listing import (
     PERIOD_OF_SILENT,
     SHORTEST_PERIOD,
     DeviceFilter,
+    RolloutFilter,
 )
 from fleet_server.views import (
     AlertRow,
@@ -61,7 +62,8 @@ def overview(
     counts, offline = _healths(store, online, now)
     shown = _most_in_need(store, total, offline, drifting)
     rows = device_rows(store, shown, online=online, drifting=drifting, now=now)
-    rollouts = tuple(describe(r) for r in store.rollouts()[: -ROLLOUTS_SHOWN - 1 : -1])
+    newest = store.rollout_page(RolloutFilter(), "", ROLLOUTS_SHOWN)
+    rollouts = tuple(describe(record) for record in newest)
     alerts = alert_rows(store.alerts())
     troubles = _troubles(offline, rollouts, alerts)
     bundles, runs = store.bundles(), store.running_counts()

@@ -17,7 +17,14 @@ from fleet_server.records import DeviceRecord, RolloutRecord
 from fleet_server.registry import Registry
 from fleet_server.rollout.state import Order, Rollout
 from fleet_server.store import Store
-from fleet_server.views import AlertRow, DeviceRow, Overview, RolloutPlan, RolloutRow
+from fleet_server.views import (
+    AlertRow,
+    DeviceRow,
+    Overview,
+    RolloutDevice,
+    RolloutPlan,
+    RolloutRow,
+)
 
 
 class Controls(Protocol):
@@ -27,6 +34,9 @@ class Controls(Protocol):
     def create(self, wish: Wish, now: float) -> str: ...
     def command(self, rollout_id: str, order: Order) -> None: ...
     def read(self, record: RolloutRecord) -> Rollout: ...
+    def devices(
+        self, record: RolloutRecord, standings: Sequence[str], after: str, limit: int
+    ) -> list[RolloutDevice]: ...
     def drift_states(self, model: str) -> Sequence[State]: ...
     def rebaseline(self, alert: AlertRow, now: float) -> AlertRow: ...
     def forget(self, device: str, now: float) -> dict[str, int]: ...

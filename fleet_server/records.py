@@ -226,6 +226,23 @@ class RolloutRecord(msgspec.Struct, frozen=True, kw_only=True):
     updated_at: float
 
 
+class MemberRecord(msgspec.Struct, frozen=True, kw_only=True):
+    """A device of a rollout by its `place` in the order in which it is reached, from 0.
+
+    `standing` and what belongs to it are None before the device is reached.
+    """
+
+    place: int
+    device: str
+    stratum: str
+    previous: str
+    possible: bool
+    profile: str
+    standing: str | None
+    reason: str | None
+    at: float | None
+
+
 class StandingRecord(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """Where a device came to stand in a rollout, and when; `generation` is of its order there."""
 

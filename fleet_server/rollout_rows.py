@@ -1,12 +1,13 @@
 """A rollout as it is shown: its phases, its gates as last judged, its devices. Pure."""
 
-from collections.abc import Mapping
+from bisect import bisect_left
+from collections.abc import Mapping, Sequence
 from typing import Literal
 
 from fleet_server.evidence.gates import Judgement
-from fleet_server.records import StandingRecord
+from fleet_server.records import MemberRecord
 from fleet_server.rollout.cohort import reached_by
-from fleet_server.rollout.state import BAD, LIVE, Rollout
+from fleet_server.rollout.state import BAD, LIVE, NO_BUNDLE, NOT_REACHED, Rollout
 from fleet_server.views import GateRow, PhaseRow, RolloutDevice, RolloutRow
 
 
@@ -42,35 +43,35 @@ def rollout_row(
 
 
 def device_rows(
-    rollout: Rollout, standings: Mapping[str, StandingRecord]
-) -> tuple[RolloutDevice, ...]:
-    """Every member in the order in which it is reached, with where it stands and why."""
-    phases, rows, place = rollout.strategy.phases, [], 0
-    able = len(rollout.able)
-    counts = [reached_by(phase, able) for phase in phases]
-    for member in rollout.members:
-        stands = standings.get(member.device)
-        phase = ""
-        if member.possible:
-            phase = next(p.name for p, n in zip(phases, counts, strict=True) if n > place)
-            place += 1
-        rows.append(
-            RolloutDevice(
-                device=member.device,
-                site=member.stratum,
-                profile=member.profile,
-                phase=phase,
-                previous=member.previous,
-                standing=stands.standing if stands else _unreached(member.possible),
-                reason=stands.reason if stands else "",
-                since=stands.at if stands else None,
-            )
+    rollout: Rollout, able: int, gaps: Sequence[int], members: Sequence[MemberRecord]
+) -> list[RolloutDevice]:
+    """Some members, with the phase that first reaches each, where it stands and why.
+
+    Args:
+        rollout: its members are not looked at.
+        able: how many members there is a bundle for.
+        gaps: the places of the others, rising.
+        members: those to show.
+    """
+    ends = [(phase.name, reached_by(phase, able)) for phase in rollout.strategy.phases]
+
+    def phase(member: MemberRecord) -> str:
+        turn = member.place - bisect_left(gaps, member.place)
+        return next(name for name, end in ends if end > turn) if member.possible else ""
+
+    return [
+        RolloutDevice(
+            device=member.device,
+            site=member.stratum,
+            profile=member.profile,
+            phase=phase(member),
+            previous=member.previous,
+            standing=member.standing or (NOT_REACHED if member.possible else NO_BUNDLE),
+            reason=member.reason or "",
+            since=member.at,
         )
-    return tuple(rows)
-
-
-def _unreached(possible: bool) -> str:  # noqa: FBT001 - of one thing, by its only caller
-    return "not reached yet" if possible else "no bundle"
+        for member in members
+    ]
 
 
 def _phases(rollout: Rollout, devices: int) -> tuple[PhaseRow, ...]:

@@ -38,12 +38,14 @@ class SampleRow(msgspec.Struct, frozen=True, kw_only=True):
     numbers: tuple[tuple[str, float], ...]
 
 
-def sample_rows(store: Store, model: str, limit: int) -> tuple[SampleRow, ...]:
-    """The queue of a model."""
+def sample_rows(
+    store: Store, model: str, limit: int, behind: SampleRecord | None = None
+) -> tuple[SampleRow, ...]:
+    """The queue of a model, from the first on or `behind` one."""
     schemas = {b.digest: b.manifest.input for b in store.bundles(model)}
     return tuple(
         _row(record, schemas.get(record.digest))
-        for record in store.samples(model, labelled=False, limit=limit)
+        for record in store.samples(model, labelled=False, limit=limit, behind=behind)
     )
 
 

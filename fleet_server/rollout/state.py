@@ -47,6 +47,7 @@ Standing = Literal[
 LIVE: tuple[Status, ...] = ("scheduled", "to approve", "running", "paused", "held")
 OPEN: tuple[Status, ...] = (*LIVE, "reopened")
 UNDONE: tuple[Status, ...] = ("rolled back", "aborted", "superseded")
+NOT_REACHED, NO_BUNDLE = "not reached yet", "no bundle"  # of a member that stands nowhere yet
 BAD: tuple[Standing, ...] = ("reverted", "refused", "failed", "lost")
 UNDER_WAY: tuple[Standing, ...] = ("ordered", "updating", "deferred")
 AWAITED: tuple[Standing, ...] = ("waiting", "offline", *UNDER_WAY)

@@ -10,9 +10,11 @@ from fleet_server.records import (
     BundleRecord,
     DeviceRecord,
     EventRecord,
+    MemberRecord,
     RolloutRecord,
     WindowRecord,
 )
+from fleet_server.rollout.state import NO_BUNDLE, NOT_REACHED
 from fleet_server.store import tables
 from fleet_server.store.control import bundle_of
 from fleet_server.store.devices import device_of
@@ -133,6 +135,44 @@ class Listing(Telemetry):
         query = _newest_first(table, table.c.id, table.c.created_at, wanted, after)
         with self._read() as c:
             return [RolloutRecord(**row) for row in c.execute(query.limit(limit)).mappings()]
+
+    def member_page(
+        self, rollout: str, standings: Sequence[str], after: str, limit: int
+    ) -> list[MemberRecord]:
+        """A rollout's devices in the order in which they are reached, behind the device `after`.
+
+        Of those that stand so; `NOT_REACHED` and `NO_BUNDLE` are standings here, none means any.
+        """
+        m, s = tables.members, tables.standings
+        columns = [m.c[name] for name in MemberRecord.__struct_fields__[:6]]
+        both = m.outerjoin(s, and_(s.c.rollout == m.c.rollout, s.c.device == m.c.device))
+        query = select(*columns, s.c.standing, s.c.reason, s.c.at).select_from(both)
+        query = query.where(m.c.rollout == rollout).order_by(m.c.place).limit(limit)
+        if after:
+            last = select(m.c.place).where(m.c.rollout == rollout, m.c.device == after)
+            query = query.where(m.c.place > last.scalar_subquery())
+        unreached = {NOT_REACHED: 1, NO_BUNDLE: 0}
+        if standings:
+            possible = [unreached[one] for one in standings if one in unreached]
+            query = query.where(
+                s.c.standing.in_(standings) | (s.c.standing.is_(None) & m.c.possible.in_(possible))
+            )
+        with self._read() as c:
+            rows = [dict(row) for row in c.execute(query).mappings()]
+        return [MemberRecord(**{**row, "possible": bool(row["possible"])}) for row in rows]
+
+    def member_exists(self, rollout: str, device: str) -> bool:
+        table = tables.members
+        query = select(table.c.place).where(table.c.rollout == rollout, table.c.device == device)
+        with self._read() as c:
+            return c.execute(query).first() is not None
+
+    def places_without_bundle(self, rollout: str) -> list[int]:
+        """In a rollout's order the places of devices that it has no bundle for."""
+        table = tables.members
+        query = select(table.c.place).where(table.c.rollout == rollout, table.c.possible == 0)
+        with self._read() as c:
+            return list(c.execute(query.order_by(table.c.place)).scalars())
 
     def event_page(self, wanted: EventFilter, before: int, limit: int) -> list[EventRecord]:
         """The history, newest first, up to the event before the one with the id `before`."""

@@ -3,7 +3,7 @@
 from collections.abc import Iterable, Mapping, Sequence
 
 import msgspec
-from sqlalchemy import and_, delete, exists, func, select, update
+from sqlalchemy import and_, delete, exists, func, or_, select, update
 
 from fleet_server.records import SampleRecord
 from fleet_server.store import tables
@@ -53,7 +53,12 @@ class Samples(Database):
                 c.execute(self._upsert(tables.samples).on_conflict_do_nothing(), rows)
 
     def samples(
-        self, model: str, *, labelled: bool | None = None, limit: int | None = None
+        self,
+        model: str,
+        *,
+        labelled: bool | None = None,
+        limit: int | None = None,
+        behind: SampleRecord | None = None,
     ) -> list[SampleRecord]:
         """A model's samples, the most wanted first; `labelled` tells which, None is all."""
         table, labels = tables.samples, tables.labels
@@ -69,6 +74,11 @@ class Samples(Database):
             wanted = wanted.where(table.c.skipped == 0)
         if limit is not None:
             wanted = wanted.limit(limit)
+        if behind is not None:
+            here = and_(table.c.device == behind.device, table.c.row == behind.row)
+            place = select(table.c.id).where(here).scalar_subquery()
+            later = and_(table.c.score == behind.score, table.c.id > place)
+            wanted = wanted.where(or_(table.c.score < behind.score, later))
         with self._read() as c:
             return [SampleRecord(**row) for row in c.execute(wanted).mappings()]
 

@@ -1,19 +1,22 @@
 """The rollout pages: all of them, and one with its phases, gates, devices and decisions."""
 
+from urllib.parse import urlencode
+
 import msgspec
 from fastapi import APIRouter, Depends, Request, Response
 from fastapi.responses import RedirectResponse
 
+from edge_sdk.formats import from_json
 from fleet_server.answers import NotFoundError
 from fleet_server.api_rollouts import WORDS, found, person
 from fleet_server.asking import Required, caller_of
 from fleet_server.parts import Parts
 from fleet_server.rollout.state import BAD, LIVE, OPEN, Command, Decision, Order, Rollout
-from fleet_server.rollout_rows import device_rows
-from fleet_server.views import RolloutDevice
+from fleet_server.store.listing import RolloutFilter
 from fleet_server.web.frame import Frame
 
-ROLLOUTS_SHOWN, DEVICES_SHOWN, DECISIONS_SHOWN = 50, 500, 100
+ROLLOUTS_SHOWN, ROWS, STUCK_SHOWN, DECISIONS_SHOWN = 50, 50, 50, 100
+WORD = 64  # characters of a filter
 MAY: dict[Command, tuple[str, ...]] = {
     "pause": ("running", "held", "scheduled"),
     "resume": ("paused", "reopened"),
@@ -30,15 +33,16 @@ def rollout_router(frame: Frame, parts: Parts, required: Required) -> APIRouter:
 
     @router.get("/rollouts")
     def rollouts(request: Request) -> Response:
-        records = parts.store.rollouts()[: -ROLLOUTS_SHOWN - 1 : -1]
+        records = parts.store.rollout_page(RolloutFilter(), "", ROLLOUTS_SHOWN)
         rows = [parts.describe(record) for record in records]
         return frame.page(request, "rollouts_page.html", rows=rows, now=parts.now())
 
     @router.get("/rollouts/{rollout_id}")
-    def one(request: Request, rollout_id: str) -> Response:
+    def one(request: Request, rollout_id: str, standing: str = "", after: str = "") -> Response:
         record = found(parts, rollout_id)
-        rollout = parts.controls.read(record)
-        devices = device_rows(rollout, parts.store.standings(rollout_id))
+        asked = {"standing": standing.strip()[:WORD]} if standing.strip() else {}
+        devices = parts.controls.devices(record, [*asked.values()], after[:WORD], ROWS + 1)
+        more = {**asked, "after": devices[ROWS - 1].device} if len(devices) > ROWS else {}
         log = [
             msgspec.json.decode(d.document, type=Decision)
             for d in parts.store.decisions(rollout_id, DECISIONS_SHOWN)
@@ -47,10 +51,13 @@ def rollout_router(frame: Frame, parts: Parts, required: Required) -> APIRouter:
             request,
             "rollout_page.html",
             r=parts.describe(record),
-            devices=shown(devices),
-            hidden=max(0, len(devices) - DEVICES_SHOWN),
+            devices=devices[:ROWS],
+            stuck=[] if asked or after else parts.controls.devices(record, BAD, "", STUCK_SHOWN),
+            standing=standing,
+            first=urlencode(asked) if after else None,
+            more=urlencode(more),
             log=log,
-            may=commands(request, rollout),
+            may=commands(request, from_json(Rollout, record.document, f"rollout {record.id}")),
             now=parts.now(),
         )
 
@@ -78,9 +85,3 @@ def commands(request: Request, rollout: Rollout) -> list[tuple[str, str]]:
         if caller.may("approve" if word == "approve" else "rollouts")
         and not (word == "approve" and person(request) == rollout.by)
     ]
-
-
-def shown(devices: tuple[RolloutDevice, ...]) -> list[RolloutDevice]:
-    """As many as one page bears, first those that need a look."""
-    order = sorted(devices, key=lambda d: (d.standing not in BAD, d.standing == "confirmed"))
-    return order[:DEVICES_SHOWN]

@@ -3,17 +3,13 @@
 import shutil
 from contextlib import contextmanager
 
-import numpy as np
 import pytest
 from axe_playwright_python.sync_playwright import Axe
 from playwright.sync_api import sync_playwright
 
-from edge_sdk.formats import to_msgpack
-from edge_sdk.messages import Sample
 from fleet_server.planning import Wish
-from fleet_server.records import SampleRecord
 from tests.server_side import NOW, backend, serving
-from tests.unit.test_api_lists import an_alert
+from tests.unit.test_api_lists import a_sample, an_alert
 from tests.unit.test_server_fleet import confirm, windows
 
 CHROMIUM = shutil.which("chromium")
@@ -25,20 +21,6 @@ pytestmark = [
     pytest.mark.system,
     pytest.mark.skipif(not CHROMIUM, reason="Chromium is not installed: apt-get install chromium"),
 ]
-
-
-def a_sample(back):
-    manifest, data = back.bundle.manifest, np.zeros(back.bundle.manifest.input.shape, np.uint8)
-    sample = Sample(
-        model="digits", version="1", digest=back.bundle.digest, command=1, policy="margin",
-        id="r1", score=0.5, probabilities=(1.0,) * len(manifest.labels), dtype="uint8",
-        shape=data.shape, data=data.tobytes(),
-    )  # fmt: skip
-    return SampleRecord(
-        device="pi-1", row="r1", subject="", model="digits", version="1",
-        digest=back.bundle.digest, policy="margin", score=0.5, predicted=manifest.labels[0],
-        confidence=0.5, body=to_msgpack(sample), received_at=NOW,
-    )  # fmt: skip
 
 
 class Site:
@@ -65,7 +47,7 @@ def site(tmp_path_factory):
         confirm(back, "pi-1")
         back.store.seen({"pi-1": NOW - 20}, {})
         back.store.save_alert(an_alert(1))
-        back.store.add_samples([a_sample(back)])
+        back.store.add_samples([a_sample(back, 1)])
         app, parts = back.application()
         wish = Wish(model="digits", version="1", strategy={"name": "canary"}, by="ann")
         rollout = parts.controls.create(wish, NOW)

@@ -1,7 +1,9 @@
 """Rollouts over HTTP and on their pages: steered by people, approved by a second one."""
 
+import re
 import stat
 
+import msgspec
 import pytest
 from click.testing import CliRunner
 from starlette.testclient import TestClient
@@ -130,6 +132,41 @@ def test_aliases_and_what_ran_are_asked_over_http(world):
 
 def test_every_strategy_of_the_command_line_is_one_that_the_server_ships():
     assert set(STRATEGIES) == set(SHIPPED)
+
+
+def test_devices_of_a_rollout_come_page_by_page_in_the_order_in_which_they_are_reached(world):
+    for number in range(4, 120):
+        world.back.device(f"pi-{number}", last_seen=NOW)
+    for number in range(8):
+        world.back.store.add_device(
+            msgspec.structs.replace(
+                world.back.store.device("pi-1"), id=f"coral-{number}", profile="coral-usb"
+            )
+        )
+    phases = [
+        {"name": "few", "count": 30, "judged": False},
+        {"name": "everyone", "share": 1.0, "judged": False},
+    ]
+    made = world.create({"name": "mine", "phases": phases}).json()["id"]
+    rows, after = [], ""
+    while after is not None:
+        path = f"/api/v1/rollouts/{made}/devices?limit=50&after={after}"
+        page = world.admin.get(path).json()
+        rows, after = rows + page["items"], page["next"]
+    able = [row for row in rows if row["standing"] != "no bundle"]
+    assert len({row["device"] for row in rows}) == len(rows) == 128
+    assert [row["phase"] for row in able] == ["few"] * 30 + ["everyone"] * 90
+    assert {row["device"].partition("-")[0] for row in rows if row not in able} == {"coral"}
+    none = world.admin.get(f"/api/v1/rollouts/{made}/devices?standing=no bundle").json()["items"]
+    assert none == [row for row in rows if row not in able]
+    assert world.admin.get(f"/api/v1/rollouts/{made}/devices?after=x").status_code == 400
+    viewer, shown, place = world.token("vera", "viewer"), [], f"/rollouts/{made}"
+    while place:
+        page = viewer.get(place).text
+        shown += re.findall(r'<a href="/devices/([^"]+)">', page)
+        found = re.search(r'rel="next" href="([^"]+)"', page)
+        place = f"/rollouts/{made}{found[1].replace('&amp;', '&')}" if found else ""
+    assert shown == [row["device"] for row in rows]
 
 
 @pytest.fixture
