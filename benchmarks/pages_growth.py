@@ -18,7 +18,14 @@ from edge_sdk.formats import to_json, to_msgpack
 from edge_sdk.messages import Sample, Window
 from fleet_server.controller import Controller
 from fleet_server.planning import Wish
-from fleet_server.records import AlertRecord, DeviceRecord, NewEvent, NewWindow, SampleRecord
+from fleet_server.records import (
+    AlertRecord,
+    DeviceRecord,
+    NewEvent,
+    NewWindow,
+    SampleRecord,
+    StandingRecord,
+)
 from fleet_server.views import AlertRow
 from tests.bundles import make_bundle
 from tests.server_side import NOW, Backend
@@ -69,12 +76,22 @@ def fill(back: Backend, devices: int) -> None:
 
 
 def busy(back: Backend) -> str:
-    """A rollout to everyone under way, and alerts; the rollout's id."""
+    """A rollout to everyone under way, some of whom failed, and alerts; the rollout's id."""
     back.registry.publish(make_bundle(back.publisher, version="2"), NOW)
     controller = Controller(back.store, back.keyring.director, lambda *_: None)
     wish = Wish(model="digits", version="2", strategy={"name": "all-at-once"}, by="ann")
     rollout = controller.create(wish, NOW)
     controller.tick(NOW)
+    failed = [f"d-{number:05}" for number in range(100, 120)]
+    back.store.move(
+        [
+            StandingRecord(
+                rollout=rollout, device=name, standing="failed", reason="self-test", generation=1,
+                at=NOW,
+            )
+            for name in failed
+        ]
+    )  # fmt: skip
     for number in range(ALERTS):
         row = AlertRow(
             id=f"a{number}", state="open", severity="warning", kind="data drift",

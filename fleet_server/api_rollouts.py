@@ -24,7 +24,7 @@ from fleet_server.parts import Parts
 from fleet_server.planning import Wish
 from fleet_server.records import DecisionRecord, RolloutRecord
 from fleet_server.rollout.state import Command, Order
-from fleet_server.store.listing import RolloutFilter
+from fleet_server.store.listing import MemberFilter, RolloutFilter
 from fleet_server.versions import LINE, set_alias, version_story
 from fleet_server.views import (
     AliasRow,
@@ -127,8 +127,8 @@ def _reading(router: APIRouter, parts: Parts) -> None:
         record = found(parts, rollout_id)
         if after and not parts.store.member_exists(rollout_id, after):
             raise InvalidInputError(f"no entry {after[:64]!r} is left here: begin without 'after'")
-        asked = [standing] if standing else []
-        rows = parts.controls.devices(record, asked, after, within(limit) + 1)
+        wanted = MemberFilter(standing=standing)
+        rows = parts.controls.devices(record, wanted, after, within(limit) + 1)
         return answer(first_of(rows, lambda row: row.device, limit))
 
 

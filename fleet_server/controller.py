@@ -40,6 +40,7 @@ from fleet_server.rollout.state import (
 )
 from fleet_server.rollout_rows import device_rows, rollout_row
 from fleet_server.store import Store
+from fleet_server.store.listing import MemberFilter
 from fleet_server.views import AlertRow, RolloutDevice, RolloutPlan, RolloutRow
 
 LEASE, LEASE_SECONDS = "controller", 30.0
@@ -137,13 +138,13 @@ class Controller:
         return rollout_row(found, self._size(record.id), running, standings)
 
     def devices(
-        self, record: RolloutRecord, standings: Sequence[str], after: str, limit: int
+        self, record: RolloutRecord, wanted: MemberFilter, after: str, limit: int
     ) -> list[RolloutDevice]:
         """Some devices of a rollout, as `member_page` gives them; reads no more than these."""
         found = from_json(Rollout, record.document, f"rollout {record.id}")
         members, able = self._size(record.id)
         gaps = self._store.places_without_bundle(record.id) if able < members else ()
-        shown = self._store.member_page(record.id, standings, after, limit)
+        shown = self._store.member_page(record.id, wanted, after, limit)
         return device_rows(found, able, gaps, shown)
 
     def _size(self, rollout_id: str) -> tuple[int, int]:

@@ -17,6 +17,7 @@ from fleet_server.records import DeviceRecord, RolloutRecord
 from fleet_server.registry import Registry
 from fleet_server.rollout.state import Order, Rollout
 from fleet_server.store import Store
+from fleet_server.store.listing import MemberFilter
 from fleet_server.views import (
     AlertRow,
     DeviceRow,
@@ -35,7 +36,7 @@ class Controls(Protocol):
     def command(self, rollout_id: str, order: Order) -> None: ...
     def read(self, record: RolloutRecord) -> Rollout: ...
     def devices(
-        self, record: RolloutRecord, standings: Sequence[str], after: str, limit: int
+        self, record: RolloutRecord, wanted: MemberFilter, after: str, limit: int
     ) -> list[RolloutDevice]: ...
     def drift_states(self, model: str) -> Sequence[State]: ...
     def rebaseline(self, alert: AlertRow, now: float) -> AlertRow: ...

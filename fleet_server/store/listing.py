@@ -60,6 +60,16 @@ class RolloutFilter(msgspec.Struct, frozen=True, kw_only=True):
     status: str = ""
 
 
+class MemberFilter(msgspec.Struct, frozen=True, kw_only=True):
+    """Which devices of a rollout: of these names, and those that stand so.
+
+    `NOT_REACHED` and `NO_BUNDLE` are standings here.
+    """
+
+    standing: str = ""
+    devices: Sequence[str] | None = None
+
+
 class EventFilter(msgspec.Struct, frozen=True, kw_only=True):
     """Which lines of the history; empty leaves a question out. `name` is how theirs begins."""
 
@@ -137,29 +147,36 @@ class Listing(Telemetry):
             return [RolloutRecord(**row) for row in c.execute(query.limit(limit)).mappings()]
 
     def member_page(
-        self, rollout: str, standings: Sequence[str], after: str, limit: int
+        self, rollout: str, wanted: MemberFilter, after: str, limit: int
     ) -> list[MemberRecord]:
-        """A rollout's devices in the order in which they are reached, behind the device `after`.
-
-        Of those that stand so; `NOT_REACHED` and `NO_BUNDLE` are standings here, none means any.
-        """
+        """A rollout's devices in the order in which they are reached, behind the device `after`."""
         m, s = tables.members, tables.standings
-        columns = [m.c[name] for name in MemberRecord.__struct_fields__[:6]]
         both = m.outerjoin(s, and_(s.c.rollout == m.c.rollout, s.c.device == m.c.device))
+        columns = [m.c[name] for name in MemberRecord.__struct_fields__[:6]]
         query = select(*columns, s.c.standing, s.c.reason, s.c.at).select_from(both)
         query = query.where(m.c.rollout == rollout).order_by(m.c.place).limit(limit)
         if after:
             last = select(m.c.place).where(m.c.rollout == rollout, m.c.device == after)
             query = query.where(m.c.place > last.scalar_subquery())
-        unreached = {NOT_REACHED: 1, NO_BUNDLE: 0}
-        if standings:
-            possible = [unreached[one] for one in standings if one in unreached]
-            query = query.where(
-                s.c.standing.in_(standings) | (s.c.standing.is_(None) & m.c.possible.in_(possible))
-            )
+        if wanted.devices is not None:
+            query = query.where(m.c.device.in_(wanted.devices))
+        if wanted.standing in (NOT_REACHED, NO_BUNDLE):
+            able = int(wanted.standing == NOT_REACHED)
+            query = query.where(s.c.standing.is_(None), m.c.possible == able)
+        elif wanted.standing:
+            query = query.where(s.c.standing == wanted.standing)
         with self._read() as c:
             rows = [dict(row) for row in c.execute(query).mappings()]
         return [MemberRecord(**{**row, "possible": bool(row["possible"])}) for row in rows]
+
+    def devices_standing(self, rollout: str, standings: Sequence[str], limit: int) -> list[str]:
+        """Some of a rollout's devices that stand so."""
+        table = tables.standings
+        query = select(table.c.device).where(
+            table.c.rollout == rollout, table.c.standing.in_(standings)
+        )
+        with self._read() as c:
+            return list(c.execute(query.limit(limit)).scalars())
 
     def member_exists(self, rollout: str, device: str) -> bool:
         table = tables.members

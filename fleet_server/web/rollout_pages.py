@@ -11,8 +11,10 @@ from fleet_server.answers import NotFoundError
 from fleet_server.api_rollouts import WORDS, found, person
 from fleet_server.asking import Required, caller_of
 from fleet_server.parts import Parts
+from fleet_server.records import RolloutRecord
 from fleet_server.rollout.state import BAD, LIVE, OPEN, Command, Decision, Order, Rollout
-from fleet_server.store.listing import RolloutFilter
+from fleet_server.store.listing import MemberFilter, RolloutFilter
+from fleet_server.views import RolloutDevice
 from fleet_server.web.frame import Frame
 
 ROLLOUTS_SHOWN, ROWS, STUCK_SHOWN, DECISIONS_SHOWN = 50, 50, 50, 100
@@ -41,7 +43,7 @@ def rollout_router(frame: Frame, parts: Parts, required: Required) -> APIRouter:
     def one(request: Request, rollout_id: str, standing: str = "", after: str = "") -> Response:
         record = found(parts, rollout_id)
         asked = {"standing": standing.strip()[:WORD]} if standing.strip() else {}
-        devices = parts.controls.devices(record, [*asked.values()], after[:WORD], ROWS + 1)
+        devices = parts.controls.devices(record, MemberFilter(**asked), after[:WORD], ROWS + 1)
         more = {**asked, "after": devices[ROWS - 1].device} if len(devices) > ROWS else {}
         log = [
             msgspec.json.decode(d.document, type=Decision)
@@ -52,7 +54,7 @@ def rollout_router(frame: Frame, parts: Parts, required: Required) -> APIRouter:
             "rollout_page.html",
             r=parts.describe(record),
             devices=devices[:ROWS],
-            stuck=[] if asked or after else parts.controls.devices(record, BAD, "", STUCK_SHOWN),
+            stuck=[] if asked or after else need_a_look(parts, record),
             standing=standing,
             first=urlencode(asked) if after else None,
             more=urlencode(more),
@@ -73,6 +75,12 @@ def rollout_router(frame: Frame, parts: Parts, required: Required) -> APIRouter:
         return RedirectResponse(f"/rollouts/{record.id}", 303)
 
     return router
+
+
+def need_a_look(parts: Parts, record: RolloutRecord) -> list[RolloutDevice]:
+    """As many of the devices that failed as one page bears."""
+    names = parts.store.devices_standing(record.id, BAD, STUCK_SHOWN)
+    return parts.controls.devices(record, MemberFilter(devices=names), "", STUCK_SHOWN)
 
 
 def commands(request: Request, rollout: Rollout) -> list[tuple[str, str]]:

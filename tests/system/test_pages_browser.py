@@ -3,15 +3,19 @@
 import shutil
 from contextlib import contextmanager
 
+import msgspec
 import pytest
 from axe_playwright_python.sync_playwright import Axe
 from playwright.sync_api import sync_playwright
 
 from fleet_server.planning import Wish
+from fleet_server.records import NewEvent
+from fleet_server.rollups import Key, Sums, slice_of
 from tests.server_side import NOW, backend, serving
 from tests.unit.test_api_lists import a_sample, an_alert
 from tests.unit.test_server_fleet import confirm, windows
 
+EVIL = '"\'></title><img src=x onerror="window.hit=1"><script>window.hit=1</script>{{ 7*7 }}'
 CHROMIUM = shutil.which("chromium")
 PATHS = (
     "/", "/devices", "/devices/pi-1", "/models", "/models/digits/1", "/rollouts", "/rollouts/{id}",
@@ -48,15 +52,55 @@ def site(tmp_path_factory):
         back.store.seen({"pi-1": NOW - 20}, {})
         back.store.save_alert(an_alert(1))
         back.store.add_samples([a_sample(back, 1)])
+        hostile(back)
         app, parts = back.application()
         wish = Wish(model="digits", version="1", strategy={"name": "canary"}, by="ann")
         rollout = parts.controls.create(wish, NOW)
         parts.controls.tick(NOW)
         windows(back, "pi-1", count=40)
+        windows(back, "evil", count=2)
         with serving(app) as url, sync_playwright() as playwright:
             browser = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
             yield Site(browser, url, parts.guard.open_session("console"), rollout)
             browser.close()
+
+
+def hostile(back):
+    """What a device may say at will, and what follows from it, is an attempt to get in."""
+    store, first = back.store, back.store.device("pi-0")
+    labels = {"site": EVIL, "line": EVIL}
+    store.add_device(msgspec.structs.replace(first, id="evil", labels=labels, enrolled_at=NOW))
+    confirm(back, "evil", reason=EVIL, runtime=EVIL, agent=EVIL, boot=EVIL, phase="refused")
+    store.add_device_events(
+        [NewEvent(at=NOW, device="evil", boot="b", seq=99, name=EVIL, detail=EVIL)]
+    )
+    store.save_alert(an_alert(2, title=EVIL))
+    told = msgspec.structs.replace(a_sample(back, 2), device="evil", predicted=EVIL, subject=EVIL)
+    store.add_samples([told])
+    store.add_audit(NOW, EVIL, EVIL, EVIL, EVIL)
+    sums = Sums(windows=1, seconds=60.0, rows=10, skew={EVIL: 3})
+    key = Key("hour", NOW - NOW % 3600, slice_of(back.bundle.digest, labels))
+    store.roll_up({key: sums}, {back.bundle.digest: ("digits", "1", "raspberry-pi-4")})
+
+
+def test_what_devices_say_is_shown_as_they_said_it_and_runs_nowhere(site):
+    """Without the policy that would stop a script anyway; what is left is the escaping."""
+    found, shown = [], set()
+    with site.page(bypass_csp=True) as page:
+        page.on("dialog", lambda dialog: (found.append(dialog.message), dialog.dismiss()))
+        for path in (*site.paths, "/devices/evil", "/drift/digits?hours=1"):
+            page.goto(site.url + path, wait_until="domcontentloaded")
+            page.wait_for_timeout(50)
+            elements = page.evaluate(
+                "document.querySelectorAll('[onerror], script:not([src])').length"
+            )
+            if elements or page.evaluate("window.hit"):
+                found.append(path)
+            if EVIL in page.locator("body").text_content():
+                shown.add(path)
+    assert found == []
+    assert shown >= {"/", "/devices", "/devices/evil", "/drift/digits", "/alerts", "/audit"}
+    assert shown >= {path for path in site.paths if path.startswith("/rollouts/")}
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])

@@ -12,6 +12,7 @@ from fleet_server.controller import Controller
 from fleet_server.rollout.replay import essence, replay
 from fleet_server.rollout.state import Decision, Rollout
 from fleet_server.rollout.strategies import shipped
+from fleet_server.store.listing import MemberFilter
 from fleet_server.versions import CHALLENGER, CHAMPION, set_alias, version_story
 from fleet_server.views import AliasRow
 from tests.fleet_sim import FleetSim
@@ -175,7 +176,7 @@ def test_where_every_device_stands_is_written_down_once_a_change(fleet):
     rollout = fleet.wish("2", document)
     assert fleet.run_until_ended(rollout) == "promoted"
     record = fleet.store.rollout(rollout)
-    rows = {r.device: r for r in fleet.controller.devices(record, (), "", 100)}
+    rows = {r.device: r for r in fleet.controller.devices(record, MemberFilter(), "", 100)}
     assert len(rows) == len(fleet.devices)
     assert (rows["d03"].standing, rows["d03"].reason) == (
         "refused",
