@@ -1,15 +1,20 @@
 """Windows a second that the server stores through Mosquitto, over a bare paho script's behind one.
 
 As `ingest`, but our server, too, is a subscriber of Mosquitto (`--broker`); its time runs until the
-last window is in the database.
+last window is in the database. Beside them mq-bridge, in an environment that uv makes for it.
 """
 
 import json
+import shutil
+import sqlite3
 import statistics
 import subprocess
 import sys
 import tempfile
+import threading
 import time
+from collections.abc import Callable
+from contextlib import closing
 from pathlib import Path
 
 from benchmarks import ingest
@@ -18,33 +23,70 @@ from fleet_server.store import Store
 from tests.mosquitto import missing, mosquitto
 from tests.server_side import server_process, until
 
+UV = shutil.which("uv") or str(Path(__file__).parents[1] / ".tools" / "bin" / "uv")
+BRIDGE = "mq-bridge==1.2.0"
 
-def stored_rate(store: Store, port: int, path: Path) -> float:
+
+def stored_rate(count: Callable[[], int], port: int, path: Path) -> float:
     """Windows a second from the first commit to the last, without those of the first."""
-    before = count(store)
+    before = count()
     loading = subprocess.Popen(
         [sys.executable, "-m", "benchmarks._load", str(port), str(path)], stdout=subprocess.PIPE
     )
     try:
-        until(lambda: count(store) > before, 60)
-        first, began = count(store), time.perf_counter()
-        until(lambda: count(store) == before + ingest.COUNT, 120)
+        until(lambda: count() > before, 60)
+        first, began = count(), time.perf_counter()
+        until(lambda: count() == before + ingest.COUNT, 120)
         return (before + ingest.COUNT - first) / (time.perf_counter() - began)
     finally:
         loading.communicate(timeout=60)
 
 
-def count(store: Store) -> int:
+def windows(store: Store) -> int:
     """Windows in the database."""
     with store._read() as c:
         return int(c.exec_driver_sql("SELECT count(*) FROM windows").scalar_one())
+
+
+def bridged(folder: Path, path: Path, number: int) -> float:
+    """Messages a second that mq-bridge stores; 0 if it can't be had here."""
+    database = folder / f"bridged-{number}.db"
+    with (
+        mosquitto(folder / f"bridged-{number}") as broker,
+        closing(sqlite3.connect(database, isolation_level=None)) as rows,
+    ):
+        rows.execute("PRAGMA journal_mode=WAL")
+        rows.execute("CREATE TABLE messages (id INTEGER PRIMARY KEY, payload BLOB NOT NULL)")
+        command = [
+            UV,
+            "run",
+            "--no-project",
+            "--isolated",
+            "--quiet",
+            "--no-build",
+            "--with",
+            BRIDGE,
+            "python",
+            Path(__file__).with_name("_mq_bridge.py"),
+            str(broker.port),
+            database,
+        ]
+        peer = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+        try:
+            if peer.stdout is None or not peer.stdout.readline():
+                return 0.0
+            threading.Event().wait(1.0)  # it does not say when it has subscribed
+            count = "SELECT count(*) FROM messages"
+            return stored_rate(lambda: int(rows.execute(count).fetchone()[0]), broker.port, path)
+        finally:
+            peer.communicate()
 
 
 def main() -> None:
     if missing():
         print(missing())
         raise SystemExit(77)
-    ours, theirs = [], []
+    ours, theirs, bridge = [], [], []
     with tempfile.TemporaryDirectory() as name, mosquitto(Path(name) / "broker") as broker:
         folder = Path(name)
         ingest.KEY.save(folder / "signing.key")
@@ -56,10 +98,12 @@ def main() -> None:
                 for number in range(ingest.TIMES):
                     given = ingest.scripts(devices, f"boot-{number}")
                     path = ingest.write(folder, ingest.without_passwords(given))
-                    ours.append(stored_rate(store, broker.port, path))
+                    ours.append(stored_rate(lambda: windows(store), broker.port, path))
                     theirs.append(ingest.COUNT / ingest.bare(folder, given, number))
-                    print(f"{ours[-1]:,.0f} and {theirs[-1]:,.0f} windows a second")
-    best, peer = statistics.median(ours), statistics.median(theirs)
+                    bridge.append(bridged(folder, path, number))
+                    rates = ours[-1], theirs[-1], bridge[-1]
+                    print(", ".join(f"{rate:,.0f}" for rate in rates), "windows a second")
+    best, peer, beside = (statistics.median(rates) for rates in (ours, theirs, bridge))
     result = {
         "name": "ingest-broker",
         "value": round(best / peer, 2),
@@ -68,7 +112,9 @@ def main() -> None:
         "against": "Mosquitto, bare paho, decode, batched insert (at least 1.5)",
         "detail": (
             f"our server behind Mosquitto too, SQLite synchronous FULL: median of {ingest.TIMES} "
-            f"times {ingest.COUNT:,} windows at QoS 1: {best:,.0f}/s over {peer:,.0f}/s"
+            f"times {ingest.COUNT:,} windows at QoS 1: {best:,.0f}/s over {peer:,.0f}/s; {BRIDGE}, "
+            "which stores what comes without looking at it: "
+            + (f"{beside:,.0f}/s" if beside else "not to be had here")
         ),
     }
     print(json.dumps(result))
