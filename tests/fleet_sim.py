@@ -20,10 +20,10 @@ from fleet_server.planning import Wish
 from fleet_server.records import DeviceRecord, NewWindow
 from fleet_server.registry import Registry
 from fleet_server.rollout.state import Order
-from fleet_server.store import Store
 from fleet_server.trust.keeper import open_repository
 from fleet_server.trust.repository import Repository
 from tests.bundles import make_bundle
+from tests.server_side import open_store
 
 START = 1_800_000_000.0
 SITES = ("north", "south", "east")
@@ -60,7 +60,7 @@ class FleetSim:
             folder / "none.pub",
             lambda: open_repository(repository, "", START),
         )
-        self.store = Store(database or folder / "fleet.db")
+        self.store = open_store(database or folder / "fleet.db")
         self.registry = Registry(self.store, folder / "bundles", [self.key.public], repository)
         self.confidence = {}
         self.agreement = {}  # of a shadow with what answers

@@ -1,9 +1,11 @@
 """What tests of the server share: a clock, devices that sign like real ones, a server process."""
 
+import functools
 import os
 import socket
 import subprocess
 import sys
+import tempfile
 import threading
 import time
 from contextlib import contextmanager
@@ -120,6 +122,21 @@ def join(http, token_text, name):
     return device, trust, given.mqtt_port
 
 
+@functools.cache
+def _empty_database():
+    with tempfile.TemporaryDirectory() as folder:
+        Store(Path(folder) / "fleet.db").close()
+        return (Path(folder) / "fleet.db").read_bytes()
+
+
+def open_store(where):
+    """A store; a new SQLite file is a copy of one that was migrated before, which takes longer."""
+    if isinstance(where, Path) and not where.exists():
+        where.parent.mkdir(parents=True, exist_ok=True)
+        where.write_bytes(_empty_database())
+    return Store(where)
+
+
 class Backend:
     """A data folder with keys, a store and a published bundle, without any network."""
 
@@ -132,7 +149,7 @@ class Backend:
             folder / "none.pub",
             lambda: open_repository(self.repository, "", NOW),
         )
-        self.store = Store(database or folder / "fleet.db")
+        self.store = open_store(database or folder / "fleet.db")
         self.registry = Registry(
             self.store, folder / "bundles", [self.publisher.public], self.repository, bucket
         )
