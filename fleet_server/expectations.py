@@ -16,16 +16,30 @@ from edge_sdk.sketch import Channel, Sketch
 
 
 class Expectation(msgspec.Struct, frozen=True):
-    """One expectation: its type and arguments, as in a suite's JSON."""
+    """One expectation: its type and arguments."""
 
-    expectation_type: str
+    type: str
     kwargs: dict[str, object]
 
 
 class Suite(msgspec.Struct, frozen=True):
-    """A suite as Great Expectations writes it; what else is in the file is ignored."""
+    """Expectations that are judged together."""
 
     expectations: tuple[Expectation, ...]
+
+
+class _Entry(msgspec.Struct, frozen=True):
+    """An expectation in a file: its type is `type` since Great Expectations 1.0."""
+
+    kwargs: dict[str, object]
+    type: str = ""
+    expectation_type: str = ""
+
+
+class _File(msgspec.Struct, frozen=True):
+    """A suite as Great Expectations writes it; what else is in the file is ignored."""
+
+    expectations: tuple[_Entry, ...]
 
 
 class Verdict(msgspec.Struct, frozen=True):
@@ -44,9 +58,15 @@ class Verdict(msgspec.Struct, frozen=True):
 def read_suite(data: bytes) -> Suite:
     """A suite's JSON; raises FormatError."""
     try:
-        return msgspec.json.decode(data, type=Suite)
+        found = msgspec.json.decode(data, type=_File).expectations
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise FormatError(f"the suite can't be read: {error}") from error
+    named = tuple(Expectation(one.type or one.expectation_type, one.kwargs) for one in found)
+    if not all(one.type for one in named):
+        raise FormatError("the suite can't be read: an expectation has no type")
+    if any(one.kwargs.get("row_condition") for one in named):
+        raise FormatError("a row_condition can't be judged: sketches tell no row from another")
+    return Suite(named)
 
 
 def judge(
@@ -70,11 +90,11 @@ def _judge(
 ) -> Verdict:
     column = str(one.kwargs.get("column", ""))
     name = column if column in channels else f"input.{column}"
-    short = one.expectation_type.removeprefix("expect_column_")
+    short = one.type.removeprefix("expect_column_")
     sketch, channel = seen.get(name), channels.get(name)
     if sketch is None or channel is None:
         return Verdict(column, short, success=False, observed="no such channel")
-    low, high = _number(one, "min_value", -math.inf), _number(one, "max_value", math.inf)
+    low, high = _ends(one)
     mostly = _number(one, "mostly", 1.0)
     total = sketch.rows + sketch.missing
     match short:
@@ -89,8 +109,9 @@ def _judge(
             return _within(column, short, sketch.high, low, high)
         case "mean_to_be_between":
             return _within(column, short, sketch.mean, low, high)
-        case "stdev_to_be_between":
-            return _within(column, short, math.sqrt(sketch.variance), low, high)
+        case "stdev_to_be_between":  # of a sample, as pandas and SQL have it
+            sample = sketch.variance * sketch.rows / max(sketch.rows - 1, 1)
+            return _within(column, short, math.sqrt(sample), low, high)
         case "values_to_be_between":
             share = _most_within(sketch, channel, low, high)
             return Verdict(column, short, share >= mostly, f"at most {share:.4f} are within")
@@ -98,9 +119,7 @@ def _judge(
             share = _in_set(sketch, channel, one.kwargs.get("value_set"))
             return Verdict(column, short, share >= mostly, f"{share:.4f} are in the set")
         case _:
-            raise InvalidInputError(
-                f"{one.expectation_type[:80]!r} can't be judged on sketches of windows"
-            )
+            raise InvalidInputError(f"{one.type[:80]!r} can't be judged on sketches of windows")
 
 
 def _within(column: str, short: str, value: float, low: float, high: float) -> Verdict:
@@ -127,10 +146,20 @@ def _in_set(sketch: Sketch, channel: Channel, values: object) -> float:
     return sum(sketch.counts[i] for i in wanted) / max(sketch.rows, 1)
 
 
+def _ends(one: Expectation) -> tuple[float, float]:
+    """Of an interval; one that is open at an end begins at the next number."""
+    low, high = _number(one, "min_value", -math.inf), _number(one, "max_value", math.inf)
+    if one.kwargs.get("strict_min"):
+        low = math.nextafter(low, math.inf)
+    if one.kwargs.get("strict_max"):
+        high = math.nextafter(high, -math.inf)
+    return low, high
+
+
 def _number(one: Expectation, key: str, default: float) -> float:
     value = one.kwargs.get(key)
     if value is None:
         return default
     if isinstance(value, bool) or not isinstance(value, int | float) or math.isnan(value):
-        raise InvalidInputError(f"{key} of {one.expectation_type[:80]} is {value!r}, no number")
+        raise InvalidInputError(f"{key} of {one.type[:80]} is {value!r}, no number")
     return float(value)

@@ -32,13 +32,13 @@ def schema_text(channels: Mapping[str, Channel], training: Mapping[str, Sketch])
         feature = schema.feature.add(name=name.removeprefix("input."))
         feature.presence.min_fraction = 1.0
         feature.presence.min_count = 1
+        threshold = feature.drift_comparator.jensen_shannon_divergence
+        threshold.threshold = DISTANCE_FLOOR**2
         if channel.kind == "numeric":
             feature.type = _module("schema_pb2").FLOAT
             # A schema holds 32-bit numbers: rounded outwards, so that what was seen fits.
             feature.float_domain.min = np.nextafter(np.float32(training[name].low), -np.inf)
             feature.float_domain.max = np.nextafter(np.float32(training[name].high), np.inf)
-            threshold = feature.drift_comparator.jensen_shannon_divergence
-            threshold.threshold = DISTANCE_FLOOR**2
         else:
             feature.type = _module("schema_pb2").BYTES
             feature.string_domain.value.extend(channel.categories)
@@ -77,6 +77,7 @@ def read_schema(text: str) -> Suite:
         InvalidInputError: the extra is missing.
     """
     schema = _parse(text, _module("schema_pb2").Schema(), "the schema")
+    shared = {domain.name: domain for domain in schema.string_domain}
     found: list[Expectation] = []
     for feature in schema.feature:
         column = {"column": feature.name}
@@ -92,8 +93,9 @@ def read_schema(text: str) -> Suite:
                 if domain.HasField(end)
             }
             found.append(Expectation("expect_column_values_to_be_between", column | ends))
-        elif kind == "string_domain":
-            values = {"value_set": list(feature.string_domain.value)}
+        elif kind == "string_domain" or feature.domain in shared:
+            own = feature.string_domain if kind == "string_domain" else shared[feature.domain]
+            values = {"value_set": list(own.value)}
             found.append(Expectation("expect_column_values_to_be_in_set", column | values))
     return Suite(tuple(found))
 
@@ -127,7 +129,8 @@ def _numeric(numbers: Any, channel: Channel, sketch: Sketch) -> None:  # noqa: A
     _common(numbers.common_stats, sketch)
     numbers.mean, numbers.std_dev = sketch.mean, math.sqrt(sketch.variance)
     numbers.min, numbers.max = sketch.low, sketch.high
-    histogram = numbers.histograms.add(num_nan=sketch.missing, type=1)  # QUANTILES
+    # TFDV compares histograms of the standard type alone, whose buckets may be of any width.
+    histogram = numbers.histograms.add(type=_module("statistics_pb2").Histogram.STANDARD)
     ends = [min(sketch.low, *channel.edges), *channel.edges, max(sketch.high, *channel.edges)]
     for low, high, count in zip(ends, ends[1:], sketch.counts, strict=False):
         histogram.buckets.add(low_value=low, high_value=high, sample_count=count)

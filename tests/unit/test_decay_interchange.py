@@ -53,6 +53,8 @@ def test_expectations_are_judged_as_on_the_rows_themselves():
     assert not holds("max_to_be_between", max_value=VALUES.max() - 0.01)
     assert holds("values_to_be_between", min_value=VALUES.min(), max_value=VALUES.max())
     assert not holds("values_to_be_between", max_value=VALUES.max() - 0.01)
+    assert not holds("max_to_be_between", max_value=VALUES.max(), strict_max=True)
+    assert not holds("values_to_be_between", min_value=VALUES.min(), strict_min=True)
     assert holds("values_to_be_between", max_value=12, mostly=0.8)
     assert not holds("values_to_be_between", max_value=10, mostly=0.7)
     gaps = np.where(np.arange(1000) % 10 == 0, np.nan, VALUES)
@@ -69,8 +71,22 @@ def test_what_sketches_can_not_answer_and_what_is_no_suite_is_refused():
         holds("mean_to_be_between", min_value="ten")
     with pytest.raises(FormatError, match="suite can't be read"):
         read_suite(b"[]")
-    text = {"expectations": [{"expectation_type": "expect_column_to_exist", "kwargs": {}}]}
-    assert len(read_suite(json.dumps({**text, "meta": {}}).encode()).expectations) == 1
+    with pytest.raises(FormatError, match="no type"):
+        read_suite(b'{"expectations": [{"kwargs": {}}]}')
+    chosen = {"type": "expect_column_to_exist", "kwargs": {"row_condition": "heat > 3"}}
+    with pytest.raises(FormatError, match="row_condition"):
+        read_suite(json.dumps({"expectations": [chosen]}).encode())
+
+
+def test_suites_of_great_expectations_before_and_since_its_1_0_say_the_same():
+    before = {"expectation_type": "expect_column_to_exist", "kwargs": {"column": "heat"}}
+    since = {  # as 1.24 writes one
+        "type": "expect_column_to_exist", "kwargs": {"column": "heat"}, "meta": {},
+        "id": "82de73c9-5577-4abb-aa74-d241d2dac8b8", "severity": "critical",
+    }  # fmt: skip
+    written = {"name": "s", "expectations": [before, since], "meta": {}, "notes": None}
+    old, new = read_suite(json.dumps(written).encode()).expectations
+    assert old == new == Expectation("expect_column_to_exist", {"column": "heat"})
 
 
 def test_a_tfdv_schema_of_ours_is_read_back_as_expectations_that_our_windows_meet():
@@ -82,6 +98,34 @@ def test_a_tfdv_schema_of_ours_is_read_back_as_expectations_that_our_windows_mee
     assert [v.success for v in verdicts] == [True, False]
     with pytest.raises(FormatError, match="schema can't be read"):
         tfdv.read_schema("feature { what }")
+
+
+def test_a_schema_that_tfdv_inferred_is_read_with_the_domains_that_its_features_share():
+    text = """
+        feature { name: "heat" value_count { min: 1 max: 1 } type: FLOAT presence { min_count: 1 } }
+        feature { name: "kind" type: BYTES domain: "kind"
+                  presence { min_fraction: 1.0 min_count: 1 } shape { dim { size: 1 } } }
+        string_domain { name: "kind" value: "cat" value: "dog" }
+    """
+    assert [(e.type, e.kwargs) for e in tfdv.read_schema(text).expectations] == [
+        ("expect_column_values_to_not_be_null", {"column": "kind", "mostly": 1.0}),
+        ("expect_column_values_to_be_in_set", {"column": "kind", "value_set": ["cat", "dog"]}),
+    ]
+
+
+def test_tfdv_finds_a_standard_histogram_the_only_kind_that_it_compares():
+    from google.protobuf import text_format
+    from tensorflow_metadata.proto.v0 import statistics_pb2
+
+    text = tfdv.statistics_text("m", 1000, BASELINE.channels, seen())
+    found = text_format.Parse(text, statistics_pb2.DatasetFeatureStatisticsList())
+    [histogram] = found.datasets[0].features[0].num_stats.histograms
+    assert histogram.type == statistics_pb2.Histogram.STANDARD
+    known = seen()["input.heat"]
+    assert [bucket.sample_count for bucket in histogram.buckets] == known.counts
+    assert (histogram.buckets[0].low_value, histogram.buckets[-1].high_value) == (
+        known.low, known.high,
+    )  # fmt: skip
 
 
 def test_tfdv_statistics_of_ours_are_read_back_with_the_same_numbers():
