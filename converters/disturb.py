@@ -3,19 +3,21 @@
 Confidence is calibrated on rows like the training data. Where a sensor is worse than that, models
 stay sure and are wrong, so what accuracy to expect is learnt from many small sets that are
 disturbed in many ways (Deng & Zheng, "Are labels always necessary for classifier accuracy
-evaluation?", CVPR 2021). The disturbances are general: no fault in particular is meant.
+evaluation?", CVPR 2021). The disturbances are general: no fault in particular is meant. Each set
+takes other rows, so that the luck of a few of them does not lie in all.
 """
 
-from collections.abc import Callable, Iterator
+import math
+from collections.abc import Callable, Iterator, Mapping
 
 import numpy as np
 
-from edge_sdk.calibration import CLASSES, CONFIDENCE, Disturbed, looks
+from edge_sdk.calibration import CLASSES, CONFIDENCE, Disturbed, Reference, looks
 from edge_sdk.channels import Array, InputSchema, ScoreKind, answer_channels, watched_inputs
 from edge_sdk.interpreter import Scores
-from edge_sdk.sketch import Baseline, Floats, sketch_all
+from edge_sdk.sketch import Baseline, Floats, Sketch, sketch_all
 
-ROWS, FEWEST_ROWS = 300, 60  # of one set
+ROWS, FEWEST_ROWS = 600, 60  # of one set
 NUMBERS = 3_000_000  # raw values of one set, so that large pictures take fewer rows
 STRENGTHS = (0.15, 0.3, 0.5, 0.75, 1.0)
 SEED = 20250101
@@ -41,35 +43,55 @@ def disturbed(
     if reference is None:
         return ()
     raw, truth = rows
-    most = max(FEWEST_ROWS, min(ROWS, NUMBERS // max(raw[0].size, 1)))
-    chosen = np.unique(np.linspace(0, len(raw) - 1, most).astype(np.intp))
-    found = []
-    for name, made in _sets(schema, raw[chosen]):
+    most = min(max(FEWEST_ROWS, min(ROWS, NUMBERS // max(raw[0].size, 1))), len(raw))
+    found = [_undisturbed(base, reference)]
+    for number, (name, how, strength) in enumerate(_ways(schema, raw)):
+        chosen = (number * most + np.arange(most)) % len(raw)
+        made = _made(schema, raw[chosen], how, strength)
         scores = run(made)
         answers = answer_channels(scores, kind)
         columns = {**watched_inputs(schema, made, base.subspace), **answers}
         seen = sketch_all(base.channels, columns)
-        means = {n: one.mean for n, one in seen.items() if n.startswith("input.")}
-        counts = np.array(seen[CONFIDENCE].counts, float), np.array(seen[CLASSES].counts, float)
         right = int((scores.argmax(axis=1) == truth[chosen]).sum())
-        found.append(Disturbed(name, len(made), right, looks(reference, *counts, means)))
+        found.append(Disturbed(name, len(made), right, _looks(reference, seen)))
     return tuple(found)
 
 
-def _sets(schema: InputSchema, rows: Array) -> Iterator[tuple[str, Array]]:
-    """The rows as they are, then under each disturbance at each strength."""
-    yield "", rows
-    picture = schema.kind == "image" and rows.ndim in (3, 4)
+def _undisturbed(base: Baseline, reference: Reference) -> Disturbed:
+    """All held-out rows as they are, which the baseline knows already."""
+    counts = np.array(base.channels[CONFIDENCE].counts, float)
+    found = looks(reference, counts, reference.classes, reference.middle)
+    rows = int(reference.classes.sum())
+    return Disturbed("", rows, sum(base.correct), tuple(found.tolist()))
+
+
+def _looks(reference: Reference, seen: Mapping[str, Sketch]) -> tuple[float, ...]:
+    confidence, classes = (np.array(seen[name].counts, float) for name in (CONFIDENCE, CLASSES))
+    means = [seen[name].mean if name in seen else math.nan for name in reference.inputs]
+    return tuple(looks(reference, confidence, classes, np.array(means)).tolist())
+
+
+def _ways(schema: InputSchema, rows: Array) -> Iterator[tuple[str, How, float]]:
+    """Each disturbance that such rows can have, at each strength."""
+    picture = _pictures(schema, rows)
     ways = {**EVERYTHING, **PICTURES} if picture else {**EVERYTHING, **NUMBERS_ONLY}
     if picture and rows.ndim == 4 and rows.shape[3] == 3:
         ways |= COLOURS
-    low, span = _usual(schema, rows, picture=picture)
-    values = (rows.astype(np.float64) - low) / span
-    for number, (name, how) in enumerate(ways.items()):
+    for name, how in ways.items():
         for strength in STRENGTHS:
-            rng = np.random.default_rng((SEED, number))
-            made = how(values, strength, rng) * span + low
-            yield name, _like(rows, np.clip(made, schema.low, schema.high))
+            yield name, how, strength
+
+
+def _made(schema: InputSchema, rows: Array, how: How, strength: float) -> Array:
+    """The rows, disturbed; still rows of the schema."""
+    low, span = _usual(schema, rows, picture=_pictures(schema, rows))
+    values = (rows.astype(np.float64) - low) / span
+    made = how(values, strength, np.random.default_rng(SEED)) * span + low
+    return _like(rows, np.clip(made, schema.low, schema.high))
+
+
+def _pictures(schema: InputSchema, rows: Array) -> bool:
+    return schema.kind == "image" and rows.ndim in (3, 4)
 
 
 def _usual(schema: InputSchema, rows: Array, *, picture: bool) -> tuple[Floats, Floats]:

@@ -6,9 +6,6 @@ confidences is enough. It holds for rows like those; what the same rows look lik
 disturbed, and how right the answers then are, stands beside it (`Disturbed`). Pure.
 """
 
-import math
-from collections.abc import Mapping
-
 import msgspec
 import numpy as np
 from numpy.typing import NDArray
@@ -17,6 +14,8 @@ Floats = NDArray[np.float64]
 CONFIDENCE, CLASSES = "output.confidence", "output.class"
 PRIOR = 2.0  # rows of the overall accuracy that every bin is given
 FARTHEST = 10.0  # standard deviations: a channel that is farther off counts as that far
+ROUGHNESS = ("input.sharpness", "input.spread")  # of pictures, of other tensors
+LOOKS = 5
 
 
 class Disturbed(msgspec.Struct, frozen=True):
@@ -25,7 +24,7 @@ class Disturbed(msgspec.Struct, frozen=True):
     Attributes:
         kind: the disturbance; "" for none.
         rows, right: how many there were, and how many of them were answered right.
-        looks: how they looked, see `looks`.
+        looks: how they looked, see the function; what a later format adds stands last.
     """
 
     kind: str
@@ -50,13 +49,15 @@ class Reference(msgspec.Struct, frozen=True, eq=False):
 
     Attributes:
         classes: how many of them were given each class.
-        middle, spread: mean and standard deviation of each input channel.
+        inputs: names of the input channels.
+        middle, spread: mean and standard deviation of each.
     """
 
     calibration: Calibration
     classes: Floats
-    middle: Mapping[str, float]
-    spread: Mapping[str, float]
+    inputs: tuple[str, ...]
+    middle: Floats
+    spread: Floats
 
 
 def calibration(rows: Floats, right: Floats) -> Calibration:
@@ -65,31 +66,45 @@ def calibration(rows: Floats, right: Floats) -> Calibration:
     return Calibration((right + PRIOR * overall) / (rows + PRIOR), rows + PRIOR)
 
 
-def looks(
-    reference: Reference, confidence: Floats, classes: Floats, means: Mapping[str, float]
-) -> tuple[float, ...]:
-    """How a set of rows looks: four numbers.
+def looks(reference: Reference, confidence: Floats, classes: Floats, means: Floats) -> Floats:
+    """How sets of rows look: five numbers each (..., 5).
 
-    The accuracy that its confidences let expect, how far its mix of answered classes is from the
-    reference's (total variation), how mixed it is (entropy), and how far its inputs' means are
-    (root mean square over the channels, in standard deviations).
+    The accuracy that its confidences let expect; how far its shares of answered classes are from
+    the reference's (Euclidean) and how mixed they are (entropy), both without what the number of
+    rows adds by chance; how far its inputs' means are (root mean square over the channels, in
+    standard deviations; log(1 + that)); how much rougher or, below 0, smoother its inputs are
+    (likewise): noise and blur both cost accuracy, and are far apart.
 
     Args:
-        reference: what it is held against.
-        confidence: counts by bin of confidence, at least one.
-        classes: counts by answered class, at least one.
-        means: of the input channels, by name.
+        reference: what they are held against.
+        confidence: counts by bin of confidence (..., bins), at least one a set.
+        classes: counts by answered class (..., classes), at least one a set.
+        means: of the reference's input channels (..., channels); NaN if not known.
     """
-    size = len(reference.classes)
-    now, usual = classes[:size] / classes.sum(), reference.classes / reference.classes.sum()
-    away = [
-        min(abs(mean - reference.middle[name]) / reference.spread[name], FARTHEST)
-        for name, mean in means.items()
-        if reference.spread.get(name, 0.0) > 0 and math.isfinite(mean)
-    ]
-    return (
-        reference.calibration.accuracy(confidence),
-        float(np.abs(now - usual).sum()) / 2,
-        float(-(now[now > 0] * np.log(now[now > 0])).sum()),
-        math.sqrt(sum(a * a for a in away) / len(away)) if away else 0.0,
+    size, known = len(reference.classes), reference.classes.sum()
+    classes = classes[..., :size]
+    rows = np.maximum(classes.sum(axis=-1), 2.0)
+    now, usual = classes / rows[..., None], reference.classes / known
+    by_chance = 1 - np.square(now).sum(axis=-1), 1 - np.square(usual).sum()
+    square = np.square(now - usual).sum(axis=-1) - by_chance[0] / rows - by_chance[1] / known
+    logs = np.log(np.where(now > 0, now, 1.0))
+    steps = _steps(reference, means)
+    told = np.maximum(np.isfinite(steps).sum(axis=-1), 1)
+    rough = [i for i, name in enumerate(reference.inputs) if name in ROUGHNESS]
+    return np.stack(
+        [
+            confidence @ reference.calibration.share / confidence.sum(axis=-1),
+            np.sqrt(np.maximum(square, 0.0)),
+            (size - 1) / (2 * rows) - (now * logs).sum(axis=-1),  # Miller (1955)
+            np.log1p(np.sqrt(np.nansum(np.square(steps), axis=-1) / told)),
+            np.nansum(np.copysign(np.log1p(np.abs(steps)), steps)[..., rough], axis=-1),
+        ],
+        axis=-1,
     )
+
+
+def _steps(reference: Reference, means: Floats) -> Floats:
+    """How far each mean is from the reference's, in standard deviations (..., channels)."""
+    unknown = ~np.isfinite(means) | (reference.spread <= 0)
+    far = (means - reference.middle) / np.where(reference.spread > 0, reference.spread, 1.0)
+    return np.where(unknown, np.nan, np.clip(far, -FARTHEST, FARTHEST))

@@ -81,8 +81,9 @@ class Baseline(msgspec.Struct, frozen=True):
         return Reference(
             known,
             np.array(classes.counts, float),
-            {name: channel.mean for name, channel in inputs.items()},
-            {name: channel.sd for name, channel in inputs.items()},
+            tuple(inputs),
+            np.array([channel.mean for channel in inputs.values()], float),
+            np.array([channel.sd for channel in inputs.values()], float),
         )
 
     @property

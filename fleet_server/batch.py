@@ -17,6 +17,7 @@ from edge_sdk.packing import unpacked_all
 from edge_sdk.sketch import Sketch
 from edge_sdk.topics import Upward
 from fleet_server import presence, rollups
+from fleet_server.decay.accuracy import Fitted, seen_of
 from fleet_server.evidence.measures import measures
 from fleet_server.plausible import why_not_connection, why_not_event, why_not_report, why_not_window
 from fleet_server.records import (
@@ -76,14 +77,16 @@ class _Sorted(msgspec.Struct):
     asked: dict[str, int] = {}  # the number of each device's last command
 
 
-def commit(store: Store, batch: Sequence[Arrived | Seen], bundles: Bundles) -> dict[Key, int]:
+def commit(
+    store: Store, batch: Sequence[Arrived | Seen], bundles: Bundles, fitted: Fitted
+) -> dict[Key, int]:
     """Write a batch as one; the highest number of each boot up to which all has arrived.
 
     Windows are looked at before the transaction, since other workers wait for its end.
     """
     out = _Sorted()
     arrived = [item for item in batch if isinstance(item, Arrived)]
-    looked = _look_at_windows(arrived, bundles)
+    looked = _look_at_windows(arrived, bundles, fitted)
     asking = {i.device for i in batch if isinstance(i, Arrived) and i.kind == "sample"}
     with store.transaction():
         out.asked = store.command_numbers(asking)
@@ -167,7 +170,7 @@ def _sort(
         out.poison.append(_poison(item, reason))
 
 
-def _look_at_windows(arrived: Sequence[Arrived], bundles: Bundles) -> list[Looked]:
+def _look_at_windows(arrived: Sequence[Arrived], bundles: Bundles, fitted: Fitted) -> list[Looked]:
     """Of each message; windows of one bundle together, since many cost little more than one."""
     looked: list[Looked] = [None] * len(arrived)
     by_digest: dict[str, list[tuple[int, Arrived, Sealed, Window]]] = {}
@@ -176,7 +179,7 @@ def _look_at_windows(arrived: Sequence[Arrived], bundles: Bundles) -> list[Looke
             by_digest.setdefault(item.body.digest, []).append((at, item, item.sealed, item.body))
     for digest, sent in by_digest.items():
         bundle = bundles(digest)
-        known = bundle.baseline.calibration if bundle else None
+        sound: list[tuple[int, Arrived, Sealed, Window]] = []
         found: Sequence[Window | FormatError] = [window for *_, window in sent]
         if bundle:
             found = unpacked_all([window for *_, window in sent], bundle.baseline)
@@ -186,8 +189,21 @@ def _look_at_windows(arrived: Sequence[Arrived], bundles: Bundles) -> list[Looke
             elif reason := why_not_window(window, bundle, was.channels):
                 looked[at] = reason
             else:
-                looked[at] = _window(item, sealed, window, measures(window, known)), window
+                sound.append((at, item, sealed, window))
+        told = _accuracies(fitted, bundle, [window for *_, window in sound])
+        for (at, item, sealed, window), accuracy in zip(sound, told, strict=True):
+            looked[at] = _window(item, sealed, window, measures(window, accuracy)), window
     return looked
+
+
+def _accuracies(
+    fitted: Fitted, bundle: BundleRecord | None, windows: Sequence[Window]
+) -> list[float | None]:
+    """Of each window without labels; None if its bundle tells nothing to estimate it from."""
+    known = fitted(bundle.digest, bundle.baseline) if bundle else None
+    if known is None:
+        return [None] * len(windows)
+    return known.accuracies([seen_of(window.channels) for window in windows])
 
 
 def _roll_up(store: Store, out: _Sorted, bundles: Bundles) -> None:

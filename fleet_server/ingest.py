@@ -19,6 +19,7 @@ from edge_sdk.messages import body, seal_ack, unseal_upward
 from edge_sdk.topics import UPWARD, Upward
 from fleet_server.batch import Arrived, Key, Seen, commit
 from fleet_server.credentials import Credentials
+from fleet_server.decay.accuracy import Fitted
 from fleet_server.metrics import Meters
 from fleet_server.mqtt.door import Message, Peer
 from fleet_server.plausible import why_not_numbered
@@ -70,6 +71,7 @@ class Ingest:
         self._changed = changed
         self._now = now
         self._bundles: dict[str, BundleRecord] = {}
+        self._fitted = Fitted()
         self._lookout = Lookout()
         self.online: set[str] = set()
         self._queue: deque[_Delivery] = deque()
@@ -221,7 +223,7 @@ class Ingest:
         items: list[Arrived | Seen] = []
         for delivery in batch:
             items += self._open(delivery) or [Seen(delivery.at, delivery.device)]
-        return items, commit(self._store, items, self._bundle)
+        return items, commit(self._store, items, self._bundle, self._fitted)
 
     def _confirm(self, reached: dict[Key, int]) -> None:
         for (device, boot), seq in reached.items():

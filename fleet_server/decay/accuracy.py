@@ -10,12 +10,12 @@ can tell stays: another meaning of the same rows (concept drift).
 """
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import msgspec
 import numpy as np
 
-from edge_sdk.calibration import CLASSES, CONFIDENCE, Disturbed, Reference, looks
+from edge_sdk.calibration import CLASSES, CONFIDENCE, LOOKS, Disturbed, Reference, looks
 from edge_sdk.sketch import Baseline, Floats, Sketch
 
 NORMAL = 1.96
@@ -71,12 +71,14 @@ class Process(msgspec.Struct, frozen=True, eq=False):
     inverse: Floats
     weights: Floats
 
-    def __call__(self, look: tuple[float, ...]) -> tuple[float, float]:
-        """Accuracy, and its standard deviation."""
-        at = (np.array(look) - self.middle) / self.spread
-        near = _kernel(np.square(self.points - at).sum(axis=1), self.length, self.size)
-        variance = self.size**2 - near @ self.inverse @ near + self.rough**2
-        return float(self.mean + near @ self.weights), math.sqrt(max(float(variance), 0.0))
+    def __call__(self, look: Floats) -> tuple[Floats, Floats]:
+        """Accuracies and their standard deviations (...,) of looks (..., k)."""
+        at = (look[..., : len(self.middle)] - self.middle) / self.spread
+        apart = np.square(at[..., None, :] - self.points).sum(axis=-1)
+        near = _kernel(apart, self.length, self.size)
+        known = ((near @ self.inverse) * near).sum(axis=-1)
+        variance = np.maximum(self.size**2 - known + self.rough**2, 0.0)
+        return np.clip(self.mean + near @ self.weights, 0.0, 1.0), np.sqrt(variance)
 
 
 class Estimator:
@@ -98,21 +100,49 @@ class Estimator:
         rows = float(seen.confidence.sum())
         if not rows:
             return None
-        if not seen.classes.sum():  # a window whose classes were dropped or are not known
-            return self._from_confidence(seen, rows, moved=0.0)
-        look = looks(self._reference, seen.confidence, seen.classes, seen.means)
-        if self._process is None:
-            return self._from_confidence(seen, rows, moved=look[1])
-        accuracy, spread = self._process(look)
-        accuracy = min(max(accuracy, 0.0), 1.0)
+        if self._process is None or not seen.classes.sum():  # or what classes is not known
+            return self._from_confidence(seen, rows)
+        look = self._looks([seen])[0]
+        [accuracy], [spread] = (found.tolist() for found in self._process(look[None]))
         half = NORMAL * math.sqrt(spread**2 + accuracy * (1 - accuracy) / rows)
         low, high = max(0.0, accuracy - half), min(1.0, accuracy + half)
-        return Estimate(accuracy, low, high, int(rows), self._unlike(look, NORMAL * spread, rows))
+        note = self._unlike(seen, math.expm1(look[3]), NORMAL * spread)
+        return Estimate(accuracy, low, high, int(rows), note)
 
-    def _unlike(self, look: tuple[float, ...], half: float, rows: float) -> str:
+    def accuracies(self, many: Sequence[Seen | None]) -> list[float | None]:
+        """The accuracies alone, of many at a time, which costs little more than one."""
+        process = self._process
+        whole = [s for s in many if process and s and s.confidence.sum() and s.classes.sum()]
+        told = process(self._looks(whole))[0].tolist() if process and whole else []
+        known = dict(zip(map(id, whole), told, strict=True))
+        return [known[id(s)] if id(s) in known else self._accuracy(s) for s in many]
+
+    def _accuracy(self, seen: Seen | None) -> float | None:
+        found = self(seen) if seen else None
+        return found.accuracy if found else None
+
+    def _looks(self, many: Sequence[Seen]) -> Floats:
+        """Of each (n, 5)."""
+        inputs = self._reference.inputs
+        return looks(
+            self._reference,
+            np.array([seen.confidence for seen in many]),
+            np.array([seen.classes for seen in many]),
+            np.array([[seen.means.get(name, math.nan) for name in inputs] for seen in many], float),
+        )
+
+    def _moved(self, seen: Seen) -> float:
+        """Share of the answers that went to other classes (total variation), beyond chance."""
+        usual, rows = self._reference.classes, float(seen.classes.sum())
+        if not rows:
+            return 0.0
+        apart = np.abs(seen.classes[: len(usual)] / rows - usual / usual.sum()).sum() / 2
+        return max(0.0, float(apart) - CHANCE * math.sqrt(len(usual) / rows))
+
+    def _unlike(self, seen: Seen, away: float, half: float) -> str:
         """Why disturbed rows tell nothing about ones that look so."""
-        _, moved, _, away = look
-        if away < UNMOVED and moved > UNEXPLAINED + self._by_chance(rows):
+        moved = self._moved(seen)
+        if away < UNMOVED and moved > UNEXPLAINED:
             return (
                 f"{100 * moved:.0f} % of the answers went to other classes while the inputs did "
                 "not move: another mix of classes, of which confidences tell less"
@@ -124,7 +154,7 @@ class Estimator:
             )
         return ""
 
-    def _from_confidence(self, seen: Seen, rows: float, *, moved: float) -> Estimate:
+    def _from_confidence(self, seen: Seen, rows: float) -> Estimate:
         """CBPE. Its interval holds what few held-out rows and few rows in the field leave open.
 
         The variance of `sum(w a)` is `sum(w^2 a(1-a)/held-out rows) + sum(w a(1-a))/rows`.
@@ -134,10 +164,10 @@ class Estimator:
         doubt = known.share * (1 - known.share)
         spread = math.sqrt(float(weight**2 @ (doubt / known.rows)) + float(weight @ doubt) / rows)
         low, high = accuracy - NORMAL * spread, accuracy + NORMAL * spread
-        note = self._unexplained(moved, accuracy, rows)
+        note = self._unexplained(self._moved(seen), accuracy)
         return Estimate(accuracy, max(0.0, low), min(1.0, high), int(rows), note)
 
-    def _unexplained(self, moved: float, accuracy: float, rows: float) -> str:
+    def _unexplained(self, moved: float, accuracy: float) -> str:
         """Why confidence is not what it was calibrated for.
 
         If the mix of classes is what it was, answers only change shares by becoming wrong. So a
@@ -145,15 +175,29 @@ class Estimator:
         larger, or the mix another.
         """
         loss = max(0.0, self.usual - accuracy)
-        if moved - loss <= UNEXPLAINED + self._by_chance(rows):
+        if moved - loss <= UNEXPLAINED:
             return ""
         return (
             f"{100 * moved:.0f} % of the answers went to other classes, which a loss of "
             f"{100 * loss:.0f} points does not explain: covariate shift, or another mix of classes"
         )
 
-    def _by_chance(self, rows: float) -> float:
-        return CHANCE * math.sqrt(len(self._reference.classes) / rows)
+
+class Fitted:
+    """An estimator for each bundle, fitted when it is first asked for."""
+
+    def __init__(self) -> None:
+        self._fitted: dict[str, Estimator | None] = {}
+
+    def __call__(self, digest: str, baseline: Baseline) -> Estimator | None:
+        """The bundle's; None if it brings no calibration."""
+        if digest not in self._fitted:
+            self._fitted[digest] = estimator(baseline)
+        return self._fitted[digest]
+
+    def known(self, digest: str) -> Estimator | None:
+        """One that was asked for before; None if it was not, or brings no calibration."""
+        return self._fitted.get(digest)
 
 
 def estimator(baseline: Baseline) -> Estimator | None:
@@ -174,11 +218,12 @@ def seen_of(channels: Mapping[str, Sketch]) -> Seen | None:
 
 
 def fit(known: tuple[Disturbed, ...]) -> Process:
-    """The process through what is known, its kernel by the likelihood of each set left out.
+    """The process through what is known, its kernel by the marginal likelihood.
 
-    The leave-one-out likelihood in closed form is Rasmussen & Williams' (2006), eq. 5.10 to 5.12.
+    That is Rasmussen & Williams' (2006), eq. 5.8, up to a constant. Chosen by kinds of disturbance
+    left out, over the likelihood of single sets left out: that one took steps that were too short.
     """
-    look = np.array([one.looks for one in known])
+    look = np.array([one.looks[:LOOKS] for one in known])
     rows = np.array([one.rows for one in known], float)
     accuracy = np.array([one.right for one in known]) / rows
     middle, spread = look.mean(axis=0), np.maximum(look.std(axis=0), 1e-6)
@@ -191,10 +236,11 @@ def fit(known: tuple[Disturbed, ...]) -> Process:
         for size in SIZES:
             kernel = _kernel(apart, length, size)
             for rough in ROUGH:
-                inverse: Floats = np.linalg.inv(kernel + np.diag(noise + rough**2)).astype(float)
+                covariance = kernel + np.diag(noise + rough**2)
+                inverse: Floats = np.linalg.inv(covariance).astype(float)
                 weights = inverse @ (accuracy - mean)
-                precision = np.diag(inverse)
-                likelihood = float((np.log(precision) - weights**2 / precision).sum())
+                fits = float((accuracy - mean) @ weights)
+                likelihood = -fits - float(np.linalg.slogdet(covariance).logabsdet)
                 if likelihood > best:
                     best = likelihood
                     found = Process(

@@ -9,7 +9,7 @@ from edge_sdk.calibration import CLASSES, CONFIDENCE
 from edge_sdk.files import sha256
 from edge_sdk.messages import Window
 from edge_sdk.sketch import Baseline
-from fleet_server.decay.accuracy import Estimator, Seen, estimator
+from fleet_server.decay.accuracy import Estimator, Fitted, Seen
 from fleet_server.decay.control import Tail, discoveries, level
 from fleet_server.decay.layout import (
     GROUPS,
@@ -114,7 +114,7 @@ class Watch:
         self._unjudged: set[str] = set()
         self._known: dict[str, State] = {}  # what did not change since it was worked out
         self._input_keys: dict[str, str] = {}
-        self._estimators: dict[str, Estimator | None] = {}
+        self._fitted = Fitted()
         self.tails: dict[Group, Tail] = {group: Tail() for group in GROUPS}
 
     def add(self, taken: Taken) -> None:
@@ -131,8 +131,7 @@ class Watch:
             device.version_since = taken.at if device.version else None
             device.version = window.version
         device.digest = window.digest
-        if window.digest not in self._estimators:
-            self._estimators[window.digest] = estimator(taken.baseline)
+        self._fitted(window.digest, taken.baseline)
         self._changed.add(taken.device)
         for group in GROUPS:
             stream = self._stream(device, group, taken)
@@ -264,7 +263,7 @@ class Watch:
             skewed=device.skewed,
             version=device.version,
             version_since=device.version_since,
-            accuracy_change=_accuracy_change(device, self._estimators.get(device.digest)),
+            accuracy_change=_accuracy_change(device, self._fitted.known(device.digest)),
             unit_seconds=max(
                 (s.recent[-1][1].seconds for s in streams.values() if s.recent), default=0.0
             ),

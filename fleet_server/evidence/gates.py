@@ -10,7 +10,7 @@ Metric = Literal[
     "confidence",  # mean of the best class's probability
     "accuracy",  # share of labelled answers that were right
     "calibration",  # confidence minus accuracy, over labelled answers
-    "estimated accuracy",  # what the device's calibrated confidences promise
+    "estimated accuracy",  # without labels, as drift estimates it (`decay.accuracy`)
     "latency",  # mean milliseconds of an answer
     "memory",  # resident bytes of the process
     "temperature",  # degrees Celsius

@@ -3,10 +3,8 @@
 import math
 
 import msgspec
-import numpy as np
 
 from edge_sdk.calibration import CLASSES as CLASSES_OF
-from edge_sdk.calibration import CONFIDENCE, Calibration
 from edge_sdk.messages import Comparison, Window
 
 CLASSES = 64  # counted one by one; of a model with more, the rest fall together with the first ones
@@ -23,8 +21,8 @@ class Measures(msgspec.Struct, frozen=True, array_like=True, gc=False):
         compared, disagreed: rows that both answered, and of them those with different classes.
         lead: the shadow's mean confidence minus the primary's, on those rows.
         slower: the shadow's mean latency over the primary's; 0 if not measured.
-        estimated: accuracy that the bundle's calibration expects of the window's confidences; None
-            if the bundle was made without one.
+        estimated: accuracy of the window without labels (`decay.accuracy`); None if the bundle
+            tells nothing to estimate it from.
     """
 
     memory: int = 0
@@ -38,18 +36,14 @@ class Measures(msgspec.Struct, frozen=True, array_like=True, gc=False):
     estimated: float | None = None
 
 
-def measures(window: Window, known: Calibration | None = None) -> bytes:
-    """A window's measures as they are stored; `known` is its bundle's calibration."""
-    answers, confidence = window.channels.get(CLASSES_OF), window.channels.get(CONFIDENCE)
-    board = window.hardware
-    expected = None
-    if known is not None and confidence is not None and confidence.rows:
-        expected = known.accuracy(np.array(confidence.counts, float))
+def measures(window: Window, estimated: float | None = None) -> bytes:
+    """A window's measures as they are stored."""
+    answers, board = window.channels.get(CLASSES_OF), window.hardware
     found = Measures(
         memory=window.rss_bytes or (board.rss_bytes if board else 0),
         temperature=board.temperature if board else None,
         classes=_folded(answers.counts) if answers else (),
-        estimated=expected,
+        estimated=estimated,
     )
     if window.comparison and window.comparison.rows:
         found = _compared(found, window.comparison)

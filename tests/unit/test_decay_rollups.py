@@ -9,6 +9,7 @@ from edge_sdk.messages import body
 from edge_sdk.messages import unseal_upward as unseal
 from edge_sdk.sketch import Sketch, merge
 from fleet_server.batch import Arrived, commit
+from fleet_server.decay.accuracy import Fitted
 from fleet_server.labels import Counted, Label, counted, why_not, wilson
 from fleet_server.rollups import added, keys_of, slice_of, taken_at
 from tests.server_side import NOW, backend
@@ -30,7 +31,7 @@ def arrived(device, window, *, at=NOW, **changes):
 
 
 def put(back, *items):
-    return commit(back.store, items, back.store.bundle)
+    return commit(back.store, items, back.store.bundle, Fitted())
 
 
 def a_label(**changes):
@@ -86,7 +87,7 @@ def test_a_commit_that_fails_sums_nothing(back):
         raise RuntimeError
 
     with pytest.raises(RuntimeError):
-        commit(back.store, [arrived(device, back.window(rows=10))], broken)
+        commit(back.store, [arrived(device, back.window(rows=10))], broken, Fitted())
     assert back.store.rollups("digits", "hour", 0) == []
 
 

@@ -13,7 +13,7 @@ from scipy.spatial.distance import jensenshannon
 from edge_sdk.calibration import Disturbed, looks
 from edge_sdk.sketch import make_baseline, numeric_channel, sketch
 from fleet_server.concept import DETECTORS, concept_drift, first_alarm
-from fleet_server.decay.accuracy import estimator, seen_of
+from fleet_server.decay.accuracy import Seen, estimator, seen_of
 from fleet_server.decay.control import Tail, discoveries
 from fleet_server.decay.distances import (
     chi_squared,
@@ -91,13 +91,13 @@ def a_baseline(rng, rows, held, right):
     return make_baseline(columns, ("x", "y", "z"), right)
 
 
+def seen_in(baseline, confidence, classes):
+    columns = {"output.confidence": confidence, "output.class": classes * 1.0}
+    return seen_of({name: sketch(baseline.channels[name], v) for name, v in columns.items()})
+
+
 def expected(baseline, confidence, classes, known=None):
-    channels = baseline.channels
-    seen = {
-        "output.confidence": sketch(channels["output.confidence"], confidence),
-        "output.class": sketch(channels["output.class"], classes * 1.0),
-    }
-    return (known or estimator(baseline))(seen_of(seen))
+    return (known or estimator(baseline))(seen_in(baseline, confidence, classes))
 
 
 def test_the_estimate_is_the_accuracy_of_an_overconfident_model_too_within_its_interval():
@@ -144,14 +144,14 @@ def test_a_model_that_stays_sure_where_it_is_wrong_is_seen_through_by_how_it_was
         return confidence, classes, np.where(gone, rng.random(size) < 1 / 3, truth)
 
     known = []
-    for number, broken in enumerate(np.linspace(0, 0.9, 30)):
+    for broken in np.linspace(0, 0.9, 30):
         confidence, classes, truth = rows(broken, 300)
         counts = (
             np.array(sketch(baseline.channels[name], column * 1.0).counts, float)
             for name, column in (("output.confidence", confidence), ("output.class", classes))
         )
-        look = looks(baseline.reference, *counts, {"input.x": number / 10})
-        known.append(Disturbed("gone", 300, int(truth.sum()), look))
+        look = looks(baseline.reference, *counts, np.array([]))
+        known.append(Disturbed("gone", 300, int(truth.sum()), tuple(look.tolist())))
     tried = msgspec.structs.replace(baseline, disturbed=tuple(known))
     plain, better = estimator(baseline), estimator(tried)
     for broken in (0.3, 0.5, 0.8):
@@ -161,6 +161,33 @@ def test_a_model_that_stays_sure_where_it_is_wrong_is_seen_through_by_how_it_was
         assert abs(expected(tried, confidence, classes, plain).accuracy - truth.mean()) > 0.08
     odd = expected(tried, np.full(500, 0.21), np.full(500, 2), better)  # unlike all of them
     assert "may be off" in odd.note or "another mix" in odd.note
+
+    empty = Seen(np.zeros(20), np.zeros(3), {})
+    confidence, classes, _ = rows(0.5, 200)
+    one = seen_in(tried, confidence, classes)
+    alone = Seen(one.confidence, np.zeros(3), {})  # what classes were answered is not known
+    told = better.accuracies([None, one, empty, alone])
+    assert told == [None, better(one).accuracy, None, plain(alone).accuracy]
+
+    fewer = tuple(msgspec.structs.replace(k, looks=k.looks[:4]) for k in known)
+    more = tuple(msgspec.structs.replace(k, looks=(*k.looks, 7.0)) for k in known)
+    for others in (fewer, more):  # of a converter that looked at less, or looks at more
+        found = expected(msgspec.structs.replace(tried, disturbed=others), confidence, classes)
+        assert found.accuracy == pytest.approx(better(one).accuracy, abs=1e-6)
+
+
+def test_how_a_set_looks_does_not_depend_on_how_many_rows_it_has():
+    rng = np.random.default_rng(8)
+    held, right = confidences(rng, 50_000)
+    reference = a_baseline(rng, 50_000, held, right).reference
+
+    def average(rows):
+        chance = [0.5, 0.3, 0.2, 0.0]  # and no other class
+        counts = rng.multinomial(rows, chance, 3000).astype(float)
+        confidence = np.full((3000, 20), rows / 20)
+        return looks(reference, confidence, counts, np.zeros((3000, 0))).mean(axis=0)
+
+    assert average(60)[1:3] == pytest.approx(average(5000)[1:3], abs=0.01)
 
 
 def a_label(i, right, confidence=None):
