@@ -95,7 +95,7 @@ def looks(reference: Reference, confidence: Floats, classes: Floats, means: Floa
         [
             confidence @ reference.calibration.share / confidence.sum(axis=-1),
             np.sqrt(np.maximum(square, 0.0)),
-            (size - 1) / (2 * rows) - (now * logs).sum(axis=-1),  # Miller (1955)
+            ((now > 0).sum(axis=-1) - 1) / (2 * rows) - (now * logs).sum(axis=-1),  # Miller (1955)
             np.log1p(np.sqrt(np.nansum(np.square(steps), axis=-1) / told)),
             np.nansum(np.copysign(np.log1p(np.abs(steps)), steps)[..., rough], axis=-1),
         ],

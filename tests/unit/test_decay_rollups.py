@@ -1,15 +1,18 @@
 """Roll-ups and labels: what was stored is summed once, whatever order or commit it came in."""
 
 import msgspec
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from edge_sdk.calibration import Disturbed
 from edge_sdk.messages import body
 from edge_sdk.messages import unseal_upward as unseal
-from edge_sdk.sketch import Sketch, merge
+from edge_sdk.sketch import Sketch, merge, sketch
 from fleet_server.batch import Arrived, commit
-from fleet_server.decay.accuracy import Fitted
+from fleet_server.decay.accuracy import Estimator, Fitted, seen_of
+from fleet_server.evidence.measures import read_measures
 from fleet_server.labels import Counted, Label, counted, why_not, wilson
 from fleet_server.rollups import added, keys_of, slice_of, taken_at
 from tests.server_side import NOW, backend
@@ -89,6 +92,30 @@ def test_a_commit_that_fails_sums_nothing(back):
     with pytest.raises(RuntimeError):
         commit(back.store, [arrived(device, back.window(rows=10))], broken, Fitted())
     assert back.store.rollups("digits", "hour", 0) == []
+
+
+def test_a_window_is_stored_with_the_accuracy_that_the_drift_engine_estimates_of_it(back):
+    plain = back.store.bundle(back.bundle.digest)
+    counts = plain.baseline.channels["output.confidence"].counts
+    looks = [(0.5, 0.0, 2.2, 0.0, 0.0), (0.5, 0.3, 1.5, 1.0, 0.5), (0.4, 0.5, 1.0, 2.0, 1.0)]
+    tried = tuple(Disturbed("noise", 100, 50 - 20 * i, look) for i, look in enumerate(looks))
+    baseline = msgspec.structs.replace(
+        plain.baseline, correct=tuple(n // 2 for n in counts), disturbed=tried
+    )
+    known = msgspec.structs.replace(plain, baseline=baseline)
+    classes = plain.baseline.channels["output.class"]
+    device, windows = back.device("pi-1"), [back.window(rows=n) for n in (10, 16)]
+    for window in windows:
+        window.channels["output.class"] = sketch(classes, np.arange(window.rows) % 3.0)
+    silent = msgspec.structs.replace(windows[0], channels={})
+    items = [arrived(device, window) for window in (*windows, silent)]
+    commit(back.store, items, lambda _: known, Fitted())
+    stored = [read_measures(row.measures).estimated for row in back.store.windows("digits", 0)]
+    estimate = Estimator(baseline)
+    expected = [estimate(seen_of(window.channels)).accuracy for window in windows]
+    assert stored == [*map(pytest.approx, expected), None]
+    alone = Estimator(msgspec.structs.replace(baseline, disturbed=()))
+    assert stored[0] != pytest.approx(alone(seen_of(windows[0].channels)).accuracy, abs=0.01)
 
 
 def test_a_wrong_clock_does_not_decide_when_a_window_was_taken():
