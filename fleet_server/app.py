@@ -276,6 +276,9 @@ class Server:
                 if tls is not None:
                     await asyncio.to_thread(tls.tend, self._now())
                 changed = await asyncio.to_thread(controller.tick, self._now())
+            except EdgeError as error:  # in words: a database that is gone is no bug of ours
+                log.error("the controller tries again at the next tick: %s", error)
+                changed = False
             except Exception:
                 log.exception("the controller failed at this tick; it tries again at the next")
                 changed = False
@@ -291,6 +294,8 @@ class Server:
             try:
                 if await asyncio.to_thread(keeper.look, self._now()):
                     changes.notify()
+            except EdgeError as error:
+                log.error("the keeper of the trust repository tries again: %s", error)
             except Exception:
                 log.exception("the keeper of the trust repository failed; it tries again")
             with suppress(TimeoutError):
@@ -318,6 +323,8 @@ class Server:
                             events=now - settings.keep_events,
                         )
                         due = now if gone else now + PRUNE_SECONDS
+                except EdgeError as error:
+                    log.error("webhooks and retention try again: %s", error)
                 except Exception:
                     log.exception("webhooks and retention failed; they try again")
                 with suppress(TimeoutError):

@@ -172,6 +172,7 @@ def test_workers_share_the_messages_and_what_is_confirmed_is_stored_once_whateve
             for sender in senders:
                 sender.close()
             server.stop()
+    assert "Traceback" not in server.output  # what is gone is told in words
     with Store(database) as store:
         stored = sorted((w.device, w.seq) for w in store.windows("digits", 0))
     assert stored == [(f"pi-{n}", seq) for n in range(2) for seq in range(1, 301)]
