@@ -25,7 +25,7 @@ class BundleFiles:
         folder.mkdir(parents=True, exist_ok=True)
         self.folder = folder
         self._bucket = bucket
-        self._fetching = threading.Lock()
+        self._changing = threading.Lock()
         self._copies = False  # whether the bucket has all that is here
 
     @property
@@ -37,7 +37,8 @@ class BundleFiles:
         """Keep a bundle; raises EdgeError. It is safe when this returns."""
         if self._bucket:
             self._bucket.put(_name(target), data)
-        self._keep(target, data)
+        with self._changing:
+            self._keep(target, data)
 
     def path(self, target: Target) -> Path:
         """A file with the bundle's bytes, brought here if need be.
@@ -48,7 +49,7 @@ class BundleFiles:
         near = self._near(target.digest)
         if not self._bucket:
             return near
-        with self._fetching:
+        with self._changing:
             if near.exists():
                 os.utime(near)  # asked for last
             else:

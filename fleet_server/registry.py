@@ -39,7 +39,8 @@ class Registry:
         self._files = BundleFiles(folder, bucket)
         self._making = threading.Lock()
         self._publishers = publishers
-        self._files.hand_in([_target(record) for record in store.bundles()])
+        if self._files.far:
+            self._files.hand_in([_target(record) for record in store.bundles()])
 
     def delta(self, old: str, new: str) -> Path | None:
         """The file that makes bundle `new` of `old`; None if that saves next to nothing.
