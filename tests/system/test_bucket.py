@@ -1,5 +1,7 @@
 """Bundles in a bucket: moto's server, a process that speaks S3, stands for the store."""
 
+import sys
+
 import httpx2
 import pytest
 
@@ -119,3 +121,9 @@ def test_what_is_no_bucket_is_refused_without_repeating_what_may_be_secret(url):
     with pytest.raises(InvalidInputError, match="s3://BUCKET") as told:
         Bucket(url)
     assert SECRET not in str(told.value)
+
+
+def test_without_the_extra_one_sentence_names_it(monkeypatch):
+    monkeypatch.setitem(sys.modules, "obstore", None)  # as if it were not installed
+    with pytest.raises(EdgeError, match=r"pip install 'edge-deployment-sdk\[server,s3\]'"):
+        Bucket("s3://fleet")
