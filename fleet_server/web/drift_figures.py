@@ -52,8 +52,8 @@ def trend_plot(rows: Sequence[TrendRow]) -> Trend | None:
         for row in rows
         if row.accuracy.labelled
     ]
-    bottom = min([v[2] for v in values] + [c[1] for c in counted]) - FLOOR
-    top = max([v[3] for v in values] + [c[1] for c in counted]) + FLOOR
+    bottom = max(0.0, min([v[2] for v in values] + [c[1] for c in counted]) - FLOOR)
+    top = min(1.0, max([v[3] for v in values] + [c[1] for c in counted]) + FLOOR)
     begin, end = values[0][0], values[-1][0]
 
     def place(at: float, value: float) -> tuple[float, float]:
