@@ -19,7 +19,10 @@ def run(tmp_path_factory):
     with backend(home) as back:
         for number in (1, 2):
             device = back.device(f"pi-{number}")
-            put(back, arrived(device, back.window(rows=50, seed=number), at=NOW - 3600, wall=NOW - 3600))
+            put(
+                back,
+                arrived(device, back.window(rows=50, seed=number), at=NOW - 3600, wall=NOW - 3600),
+            )
         back.store.add_labels([a_label()], NOW)
         for number in (1, 2):
             back.store.save_alert(an_alert(number))
