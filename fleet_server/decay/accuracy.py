@@ -220,8 +220,8 @@ def seen_of(channels: Mapping[str, Sketch]) -> Seen | None:
 def fit(known: tuple[Disturbed, ...]) -> Process:
     """The process through what is known, its kernel by the marginal likelihood.
 
-    That is Rasmussen & Williams' (2006), eq. 5.8, up to a constant. Chosen by kinds of disturbance
-    left out, over the likelihood of single sets left out: that one took steps that were too short.
+    That is Rasmussen & Williams' (2006), eq. 5.8, up to a constant. The likelihood of single sets
+    left out took lengths that were too short once; with kinds left out both are about as good.
     """
     look = np.array([one.looks[:LOOKS] for one in known])
     rows = np.array([one.rows for one in known], float)
