@@ -20,6 +20,7 @@ from edge_sdk.sketch import Baseline, Floats, Sketch, sketch_all
 ROWS, FEWEST_ROWS = 600, 60  # of one set
 NUMBERS = 3_000_000  # raw values of one set, so that large pictures take fewer rows
 STRENGTHS = (0.15, 0.3, 0.5, 0.75, 1.0)
+DIGITS = 4  # behind the point, of how a set looks
 SEED = 20250101
 
 # Rows whose usual values lie in 0..1, and how strong (0..1).
@@ -62,13 +63,18 @@ def _undisturbed(base: Baseline, reference: Reference) -> Disturbed:
     counts = np.array(base.channels[CONFIDENCE].counts, float)
     found = looks(reference, counts, reference.classes, reference.middle)
     rows = int(reference.classes.sum())
-    return Disturbed("", rows, sum(base.correct), tuple(found.tolist()))
+    return Disturbed("", rows, sum(base.correct), _short(found))
 
 
 def _looks(reference: Reference, seen: Mapping[str, Sketch]) -> tuple[float, ...]:
     confidence, classes = (np.array(seen[name].counts, float) for name in (CONFIDENCE, CLASSES))
     means = [seen[name].mean if name in seen else math.nan for name in reference.inputs]
-    return tuple(looks(reference, confidence, classes, np.array(means)).tolist())
+    return _short(looks(reference, confidence, classes, np.array(means)))
+
+
+def _short(found: Array) -> tuple[float, ...]:
+    """With the digits that a few hundred rows can tell: a bundle has hundreds of these numbers."""
+    return tuple(round(float(value), DIGITS) for value in found)
 
 
 def _ways(schema: InputSchema, rows: Array) -> Iterator[tuple[str, How, float]]:
