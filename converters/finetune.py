@@ -23,6 +23,7 @@ _SEED = 1
 # Half of what is learnt is the class, half the given model's own answer (distillation), which
 # says more about a row than its class and keeps few training rows from being learnt by heart.
 _TEACHER = 0.5
+_LAST_RATE = 0.02  # of the first
 
 
 class UntrainableError(Exception):
@@ -125,9 +126,16 @@ def fit(
 ) -> None:
     """Train in place, on `targets` or what the lesson aims at.
 
-    With a parallel lesson the model must have been made within `devices`.
+    The rate stands for half of the steps, then falls by a cosine: one that stands to the end leaves
+    the last steps noisy. `learning_rate` is the mean of all. With a parallel lesson the model must
+    have been made within `devices`.
     """
-    model.compile(tf_keras.optimizers.Adam(learning_rate), _loss(lesson))
+    half = max(1, epochs * lesson.steps // 2)
+    first = learning_rate / (0.5 + 0.25 * (1 + _LAST_RATE))
+    rate = tf_keras.optimizers.schedules.CosineDecay(
+        first, half, _LAST_RATE, warmup_target=first, warmup_steps=half
+    )
+    model.compile(tf_keras.optimizers.Adam(rate), _loss(lesson))
     model.fit(
         lesson.x, lesson.targets() if targets is None else targets, batch_size=lesson.batch,
         epochs=epochs, verbose=0, callbacks=[*callbacks],

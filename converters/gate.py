@@ -108,6 +108,20 @@ def reasons_to_refuse(
     return [reason for reason in found if reason]
 
 
+def why_not_precision(precision: Precision, profile: HardwareProfile) -> str | None:
+    """Why a board runs no model of this precision; None if it does."""
+    if profile.runtime == "edgetpu" and precision != "int8":
+        return f"the Edge TPU runs full int8 only, this is {precision}"
+    if profile.runtime == "tflite-micro" and precision == "dynamic-range":
+        return "TFLite Micro does not run hybrid models (int8 weights, float activations)"
+    needed = precision
+    if profile.runtime == "litert":
+        needed = _ON_LITERT.get(needed, needed)
+    if needed not in profile.precisions:
+        return f"{profile.name} runs {', '.join(profile.precisions)}, this is {precision}"
+    return None
+
+
 def proven(metrics: Metrics, limits: Limits) -> bool:
     """Whether even the worse end of the drop's interval is allowed."""
     return metrics.drop_high <= limits.drop + _ROUNDING
@@ -129,18 +143,9 @@ def fastest(measured: dict[str, Measurement]) -> str | None:
 
 
 def _precision(facts: TfliteFacts, profile: HardwareProfile) -> str | None:
-    if profile.runtime == "edgetpu" and facts.precision != "int8":
-        return f"the Edge TPU runs full int8 only, this is {facts.precision}"
-    if profile.runtime == "edgetpu" and not facts.static_shapes:
+    if profile.runtime == "edgetpu" and facts.precision == "int8" and not facts.static_shapes:
         return "the Edge TPU needs fixed tensor sizes"
-    if profile.runtime == "tflite-micro" and facts.precision == "dynamic-range":
-        return "TFLite Micro does not run hybrid models (int8 weights, float activations)"
-    needed = facts.precision
-    if profile.runtime == "litert":
-        needed = _ON_LITERT.get(needed, needed)
-    if needed not in profile.precisions:
-        return f"{profile.name} runs {', '.join(profile.precisions)}, this is {facts.precision}"
-    return None
+    return why_not_precision(facts.precision, profile)
 
 
 def _ops(measurement: Measurement, profile: HardwareProfile) -> str | None:

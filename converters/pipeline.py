@@ -36,7 +36,7 @@ from converters.result import (
     this_host,
 )
 from converters.search_order import Search
-from converters.space import Hyper, space_of
+from converters.space import Hyper, for_boards, space_of
 from converters.steps import Build
 from edge_sdk.bundle import Lineage, Manifest, file_name
 from edge_sdk.errors import EdgeError, InvalidInputError
@@ -235,7 +235,7 @@ def _searched(
     for recipe in planned.recipes:
         if recipe.name.startswith(BUILD):
             built[recipe.name] = {h.name: h.values for h in _hyperparameters(bench, recipe)}
-    names = [recipe.name for recipe in planned.recipes]
+    names = [recipe.name for recipe in planned.recipes] or for_boards(planned.profiles)
     train_rows = 0 if inputs.train is None else len(inputs.train.x)
     space = space_of(names, bench.opened.facts, train_rows, built)
     made_from = (

@@ -14,6 +14,7 @@ from converters.steps import (
     Factorise,
     Lottery,
     Mix,
+    Precision,
     Prune,
     Quantise,
     ReduceInputs,
@@ -36,6 +37,19 @@ class Recipe(msgspec.Struct, frozen=True):
     def trains(self) -> bool:
         """Whether it changes weights by training, so that it needs training rows."""
         return any(isinstance(step, Training) for step in self.steps)
+
+    @property
+    def precision(self) -> Precision | None:
+        """What it makes; None if that is found layer by layer."""
+        match self.steps[-1]:
+            case Quantise(precision):
+                return precision
+            case WeightOnly():
+                return "weight-only"
+            case Mix(4):
+                return "int8x4"
+            case _:
+                return None
 
     def for_manifest(self) -> bundle.Recipe:
         """The record in the bundle."""

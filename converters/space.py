@@ -5,8 +5,10 @@ from collections.abc import Callable, Mapping, Sequence
 
 import msgspec
 
+from converters.gate import why_not_precision
 from converters.recipe import RECIPES, SourceFacts, why_not
 from edge_sdk.errors import InvalidInputError
+from edge_sdk.profiles import HardwareProfile
 
 Choose = Callable[[str, Sequence[str]], str]
 Settings = Mapping[str, tuple[str, ...]]
@@ -71,6 +73,16 @@ def space_of(
     if not found:
         raise InvalidInputError("no recipe can be searched over without --train or --train-share")
     return found
+
+
+def for_boards(profiles: Sequence[HardwareProfile]) -> list[str]:
+    """The recipes of the space whose precision one of the boards runs at least."""
+    return [
+        name
+        for name in SPACE
+        if (precision := RECIPES[name].precision) is None
+        or any(why_not_precision(precision, profile) is None for profile in profiles)
+    ]
 
 
 def words(name: str, settings: Mapping[str, str]) -> str:

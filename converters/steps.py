@@ -33,7 +33,7 @@ class Prune(msgspec.Struct, frozen=True, tag="prune"):
         pattern: `any` weights; `2:4` two of every four along the input; `block` four
             neighbours along the input as one.
         epochs: passes over the training rows; the schedule ends with the second to last.
-        learning_rate: of Adam.
+        learning_rate: of Adam, the mean of all steps.
     """
 
     sparsity: Share = 0.5

@@ -9,8 +9,9 @@ from converters.ranges import BINS, narrowed
 from converters.recipe import RECIPES, SourceFacts, recipe_named
 from converters.search import Quest, search
 from converters.search_order import Search, check
-from converters.space import SPACE, chosen, grid, space_of
+from converters.space import SPACE, chosen, for_boards, grid, space_of
 from edge_sdk.errors import InvalidInputError
+from edge_sdk.profiles import load_profile
 
 TRAINABLE = SourceFacts("tf_keras", (4,), (2,), 9)
 FROZEN = SourceFacts("tflite", (4,), (2,), 9, "it can't be trained")
@@ -37,6 +38,14 @@ def test_only_what_the_model_and_its_rows_allow_is_tried():
         space_of(("qat",), TRAINABLE, 0, {})
     with pytest.raises(InvalidInputError, match="recipe float32 can't be searched over"):
         space_of(("float32",), TRAINABLE, 0, {})
+
+
+def test_what_no_board_runs_is_not_tried():
+    every, micro = set(SPACE), set(for_boards([load_profile("cortex-m7")]))
+    assert every - micro == {"dynamic-range", "float16", "mixed-int4"}
+    assert set(for_boards([load_profile("coral-usb")])) < every - {"float16", "dynamic-range"}
+    both = [load_profile("cortex-m7"), load_profile("raspberry-pi-4")]
+    assert set(for_boards(both)) == every
 
 
 def test_a_recipe_is_put_together_from_its_choices():
