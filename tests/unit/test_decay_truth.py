@@ -70,19 +70,20 @@ def test_labels_without_a_change_say_nothing(seed):
 
 def test_labels_that_arrive_open_an_alert_that_closes_when_they_say_otherwise(tmp_path, database):
     sim = FleetSim(tmp_path, devices=3, database=database)
-    sim.publish("1")
-    sim.run(2)
-    rng = np.random.default_rng(3)
-    made = [
-        msgspec.structs.replace(x, device=f"d{i % 3:02}", taken_at=sim.now - 1800 + i)
-        for i, x in enumerate(rows(lambda site, i: 0.1 if i < 900 else 0.6, rng))
-    ]
-    sim.store.add_labels(made, sim.now)
-    sim.now += 60
-    sim.run(2)
-    [alert] = sim.store.open_alerts()
-    assert (alert.kind, alert.scope) == ("concept drift", "digits fleet")
-    sim.store.add_labels([msgspec.structs.replace(x, label=x.predicted) for x in made], sim.now)
-    sim.now += 60
-    sim.run(15)
-    assert sim.store.open_alerts() == []
+    with sim.store:
+        sim.publish("1")
+        sim.run(2)
+        rng = np.random.default_rng(3)
+        made = [
+            msgspec.structs.replace(x, device=f"d{i % 3:02}", taken_at=sim.now - 1800 + i)
+            for i, x in enumerate(rows(lambda site, i: 0.1 if i < 900 else 0.6, rng))
+        ]
+        sim.store.add_labels(made, sim.now)
+        sim.now += 60
+        sim.run(2)
+        [alert] = sim.store.open_alerts()
+        assert (alert.kind, alert.scope) == ("concept drift", "digits fleet")
+        sim.store.add_labels([msgspec.structs.replace(x, label=x.predicted) for x in made], sim.now)
+        sim.now += 60
+        sim.run(15)
+        assert sim.store.open_alerts() == []
