@@ -138,7 +138,7 @@ def test_wrong_tokens_and_absent_servers_end_with_four(server, edge, monkeypatch
 def test_the_local_token_is_not_sent_to_an_address_given_by_hand(server, edge):
     code, _, said = edge("device", "list", "--server", "http://127.0.0.1:9")
     assert code == 2
-    assert "there is no token for http://127.0.0.1:9" in said
+    assert "you are not logged in at http://127.0.0.1:9" in said
 
 
 def test_one_data_folder_has_one_server(server, edge):

@@ -131,7 +131,7 @@ def test_every_shipped_strategy_can_be_followed_and_read_back():
     for strategy in SHIPPED.values():
         grammar.check(strategy)
         assert msgspec.json.decode(msgspec.json.encode(strategy), type=Strategy) == strategy
-    with pytest.raises(InvalidInputError, match="known are all-at-once, canary, staged"):
+    with pytest.raises(InvalidInputError, match="shipped are all-at-once, canary, staged"):
         shipped("blue")
 
 
