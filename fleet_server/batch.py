@@ -35,9 +35,8 @@ from fleet_server.views import RunRow
 
 Key = tuple[str, str]  # device, boot
 Looked = tuple[NewWindow, Window] | str | None  # as it goes into the table, or why it does not
-Fresh = tuple[
-    "Arrived", Sealed, int, Looked
-]  # a message, its numbers, its boot's place in the order
+# A message, its numbers, its boot's place in the order, what it holds.
+Fresh = tuple["Arrived", Sealed, int, Looked]
 Bundles = Callable[[str], BundleRecord | None]
 
 

@@ -166,10 +166,13 @@ class BrokerLink:
         def stored(done: asyncio.Future[None]) -> None:
             if done.cancelled():
                 return
-            if isinstance(done.exception(), EdgeError):  # told by the ingest; it keeps its place
+            error = done.exception()
+            if isinstance(error, EdgeError):  # told by the ingest; it keeps its place
                 again = asyncio.get_running_loop().call_later
                 again(TRY_AGAIN_SECONDS, self._store, device, messages, numbers)
-            elif done.exception() is None:
+            elif error:  # a bug: unacknowledged, the broker gives it again at the next connection
+                log.error("%d messages of %s were not stored", len(numbers), device, exc_info=error)
+            else:
                 self._acknowledge(numbers)
 
         storing.add_done_callback(stored)

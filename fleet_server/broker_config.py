@@ -72,7 +72,7 @@ def write_mosquitto(folder: Path, ca: Ca, names: Collection[str], ports: Ports, 
 def write_emqx(folder: Path, ca: Ca, names: Collection[str], ports: Ports, now: float) -> None:
     """EMQX's configuration with its certificate; raises InvalidInputError for a bad name."""
     _certificates(folder, ca, names, now)
-    (folder / "emqx.conf").write_text(EMQX.format(mqtts=ports.mqtts, wss=ports.wss))
+    (folder / "emqx.conf").write_text(EMQX.format(mqtts=ports.mqtts, wss=ports.wss, tls=EMQX_TLS))
     (folder / "acl.conf").write_text(emqx_rules())
 
 
@@ -124,29 +124,25 @@ require_certificate true
 use_identity_as_username true
 """
 
+EMQX_TLS = """\
+  ssl_options {
+    cacertfile = "/opt/emqx/etc/edge/ca.pem"
+    certfile = "/opt/emqx/etc/edge/server.pem"
+    keyfile = "/opt/emqx/etc/edge/server.key"
+    verify = verify_peer
+    fail_if_no_peer_cert = true
+  }
+"""
+
 EMQX = """\
 ## Made by 'edge server broker-config'. Mount its folder as /opt/emqx/etc/edge.
 listeners.ssl.default {{
   bind = "0.0.0.0:{mqtts}"
-  ssl_options {{
-    cacertfile = "/opt/emqx/etc/edge/ca.pem"
-    certfile = "/opt/emqx/etc/edge/server.pem"
-    keyfile = "/opt/emqx/etc/edge/server.key"
-    verify = verify_peer
-    fail_if_no_peer_cert = true
-  }}
-}}
+{tls}}}
 listeners.wss.default {{
   bind = "0.0.0.0:{wss}"
   websocket.mqtt_path = "/mqtt"
-  ssl_options {{
-    cacertfile = "/opt/emqx/etc/edge/ca.pem"
-    certfile = "/opt/emqx/etc/edge/server.pem"
-    keyfile = "/opt/emqx/etc/edge/server.key"
-    verify = verify_peer
-    fail_if_no_peer_cert = true
-  }}
-}}
+{tls}}}
 mqtt {{
   peer_cert_as_username = cn
   max_inflight = 5000
