@@ -72,20 +72,32 @@ print(" ".join(sorted({name.partition(".")[0] for name in set(sys.modules) - bef
 """
 
 
-def said(script: str) -> list[float]:
-    """The numbers that a fresh Python prints."""
-    done = subprocess.run(
-        [sys.executable, "-c", script], check=True, capture_output=True, text=True
-    )
-    return [float(line) for line in done.stdout.split()]
+def agent_alone(folder: Path) -> str:
+    """The Python of a new environment with `[agent]` and nothing else.
+
+    Libraries look for others beside them: with the tests' own boto3, securesystemslib imports it.
+    """
+    command = [_uv(), "sync", "--quiet", "--frozen", "--no-dev", "--extra", "agent"]
+    command += ["--project", str(ROOT), "--python", sys.executable]
+    subprocess.run(command, check=True, env={**os.environ, "UV_PROJECT_ENVIRONMENT": str(folder)})
+    return str(folder / "bin" / "python")
+
+
+def told(python: str, script: str, *arguments: str) -> str:
+    """What a fresh Python prints."""
+    command = [python, "-c", script, *arguments]
+    return subprocess.run(command, check=True, capture_output=True, text=True).stdout.strip()
+
+
+def _uv() -> str:
+    return shutil.which("uv") or str(ROOT / ".tools" / "bin" / "uv")
 
 
 def installed() -> str:
     """What `[agent]` takes on the disk of a 64-bit ARM board, in words."""
-    uv = shutil.which("uv") or str(ROOT / ".tools" / "bin" / "uv")
     with tempfile.TemporaryDirectory() as scratch:
         folder = Path(scratch)
-        command = [uv, "pip", "install", "--quiet", "--target", scratch, "--python-platform"]
+        command = [_uv(), "pip", "install", "--quiet", "--target", scratch, "--python-platform"]
         command += ["aarch64-manylinux_2_28", "--python-version", "3.11", "--only-binary", ":all:"]
         command += ["--no-binary", "edge-deployment-sdk", f"{ROOT}[agent]"]
         done = subprocess.run(command, capture_output=True, text=True, check=False)
@@ -103,7 +115,7 @@ def _bytes(path: Path) -> int:
     return sum(one.stat().st_size for one in files)
 
 
-def idle_agent() -> tuple[float, float]:
+def idle_agent(python: str) -> tuple[float, float]:
     """MB of a running agent that has a model and nothing to do, and its share of one core."""
     from tests.agent_world import BOARD, FleetServer, eventually, rows, tiny_bundle
 
@@ -121,7 +133,7 @@ def idle_agent() -> tuple[float, float]:
         )
         command = ["-m", "edge_sdk.cli", "agent", "run", "--config", str(folder / "agent.toml")]
         with subprocess.Popen(
-            [sys.executable, *command],
+            [python, *command],
             env={**os.environ, "EDGE_ENROL_TOKEN": str(fleet.token)},
             stderr=subprocess.DEVNULL,
         ) as child:
@@ -151,20 +163,24 @@ def _rss(pid: int) -> float:
 
 def main() -> None:
     """Imports in turn, then one idle agent."""
-    pairs = [(said(AGENT + RSS), said(BARE + RSS)) for _ in range(RUNS)]
+    with tempfile.TemporaryDirectory() as folder:
+        measure(agent_alone(Path(folder) / "venv"))
+
+
+def measure(python: str) -> None:
+    """All of it by this Python, as one line."""
+    pairs = [
+        [[float(word) for word in told(python, take + RSS).split()] for take in (AGENT, BARE)]
+        for _ in range(RUNS)
+    ]
     agent_s, bare_s = (
         statistics.median(side[0] for side in column) for column in zip(*pairs, strict=True)
     )
     agent_mb, bare_mb = (
         statistics.median(side[1] for side in column) for column in zip(*pairs, strict=True)
     )
-    modules = subprocess.run(
-        [sys.executable, "-c", MODULES], check=True, capture_output=True, text=True
-    ).stdout.strip()
-    steps = subprocess.run(
-        [sys.executable, "-c", STEPS, *TAKE], check=True, capture_output=True, text=True
-    ).stdout.strip()
-    rss, share = idle_agent()
+    modules, steps = told(python, MODULES), told(python, STEPS, *TAKE)
+    rss, share = idle_agent(python)
     result = {
         "name": "agent-footprint",
         "value": round(rss / bare_mb, 2),

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from benchmarks._resnet8 import files, ours, peers
 
-RECIPE = "pcqat:sparsity=0.7,clusters=16"
+RECIPE = "cut-pcqat:share=0.125,sparsity=0.6,clusters=16"
 
 
 def main() -> None:
