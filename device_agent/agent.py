@@ -380,23 +380,23 @@ class _Session:
         director = self._identity.trust.director_key
         try:
             command = messages.open_command(payload, self._device, director)
-            new = command.number > self._sampler.number
+            before = self._sampler.number
             why = self._sampler.command(command)
         except (FormatError, UntrustedError, OSError) as error:
             why = str(error)
         else:
-            if new and command.measure > 0:
+            if command.measure > 0 and command.measure_number > before:
                 self._measure(command)
         if why:
             self._notice("command-refused", why)
 
     def _measure(self, command: messages.Command) -> None:
-        order = confirmed(self._memory.state)
+        order, number = confirmed(self._memory.state), command.measure_number
         if order is None or self._setup.board is not None:
             why = "no model is confirmed" if order is None else "a board answers, see its windows"
-            self._notice("measured", f"command {command.number}: nothing was timed, {why}")
+            self._notice("measured", f"command {number}: nothing was timed, {why}")
         else:
-            self._worker.measure(order, command.number, command.measure)
+            self._worker.measure(order, number, command.measure)
 
     def _opened(self, payload: bytes) -> messages.Assignment | None:
         director = self._identity.trust.director_key

@@ -111,7 +111,8 @@ class Sampler:
             self._picks.clear()
             before = self._kept.command
             stands = before is not None and before.samples == command.samples
-            goes_on = stands and command.measure > 0  # it only repeats the wish
+            measures = command.measure > 0 and command.measure_number == command.number
+            goes_on = stands and measures  # it only repeats the wish
             self._save(command=command, sent=self._kept.sent if goes_on else 0)
         wish = command.samples
         if wish and wish.model not in ("", *self._consent.models):

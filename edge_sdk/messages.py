@@ -341,6 +341,8 @@ class Command(msgspec.Struct, frozen=True, kw_only=True):
         issued: server's clock when it was signed, Unix seconds.
         measure: how many answers of its model the device shall time now, apart from its work; once,
             and told as an event `measured`. 0 is none.
+        measure_since: the number of the command that first asked that; 0 is this one. A later one
+            repeats it, since the device may have been away and is sent the last one alone.
     """
 
     format: int = 1
@@ -349,6 +351,12 @@ class Command(msgspec.Struct, frozen=True, kw_only=True):
     issued: float
     samples: SampleRequest | None = None
     measure: int = 0
+    measure_since: int = 0
+
+    @property
+    def measure_number(self) -> int:
+        """Of the command that the answer to `measure` is told for."""
+        return self.measure_since or self.number
 
 
 Body = Report | Window | Event | Sample | Connection

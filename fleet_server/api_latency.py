@@ -1,5 +1,7 @@
 """How long answers take on a device, over HTTP: as it reported, or timed there when asked."""
 
+import re
+
 from fastapi import APIRouter, Request, Response
 from fastapi.concurrency import run_in_threadpool
 
@@ -12,6 +14,7 @@ from fleet_server.parts import Parts
 
 EVENTS = 200  # the newest, among which its answer is looked for
 MAX_BODY = 1024
+_ANSWER = re.compile(r"command (\d{1,18}): (.*)", re.DOTALL)
 WINDOWS = 100  # the newest, of which a device's latency is told
 
 
@@ -35,11 +38,13 @@ def latency_routes(router: APIRouter, parts: Parts) -> None:
 
     @router.get("/devices/{device}/measured/{command}", responses=gives(Measured))
     def measured(device: str, command: int) -> Response:
-        """What the device answered to the command of that number."""
-        said = f"command {command}: "
-        events = parts.store.events_of(device, EVENTS)
-        words = (e.detail for e in events if e.name == "measured" and e.detail.startswith(said))
-        return answer(Measured(device, command, next(words, "").removeprefix(said)))
+        """What the device answered to the command of that number, or to one that replaced it."""
+        said: dict[int, str] = {}
+        for event in parts.store.events_of(device, EVENTS):
+            if event.name == "measured" and (found := _ANSWER.fullmatch(event.detail)):
+                said[int(found[1])] = found[2]
+        first = min((number for number in said if number >= command), default=0)
+        return answer(Measured(device, command, said.get(first, "")))
 
 
 def _measure(parts: Parts, device: str, runs: int) -> Measured:

@@ -6,7 +6,14 @@ from fastapi.concurrency import run_in_threadpool
 
 from edge_sdk.errors import InvalidInputError, RefusedError
 from fleet_server.access import Caller, as_role, as_scopes
-from fleet_server.answers import NotFoundError, answer, read_body, read_json, refuse_if_changed
+from fleet_server.answers import (
+    NotFoundError,
+    answer,
+    bearer,
+    read_body,
+    read_json,
+    refuse_if_changed,
+)
 from fleet_server.api_types import (
     AuditPage,
     AuditRow,
@@ -22,6 +29,7 @@ from fleet_server.api_types import (
 )
 from fleet_server.asking import caller_of
 from fleet_server.audit import AuditEntry
+from fleet_server.guard import digest
 from fleet_server.openapi import gives, takes
 from fleet_server.paging import page_of, within
 from fleet_server.parts import Parts
@@ -153,6 +161,15 @@ def _tokens(router: APIRouter, parts: Parts) -> None:
         if found is None:
             raise InvalidInputError(f"there is no token {token[:40]!r} of yours")
         store.drop_token(token)
+        return answer(_token_row(found))
+
+    @router.post("/logout", responses=gives(TokenRow))
+    def log_out(request: Request) -> Response:
+        """End the token that this is asked with; answers what it was."""
+        found = store.token(digest(bearer(request)))
+        if found is None:
+            raise RefusedError("the server's own token holds as long as its data folder")
+        store.drop_token(found.id)
         return answer(_token_row(found))
 
 

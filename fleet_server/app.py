@@ -34,6 +34,7 @@ from fleet_server.founding import take_first_link
 from fleet_server.guard import Guard
 from fleet_server.ingest import Ingest, collect_seldom
 from fleet_server.keyring import Keyring, open_keyring, pinned_root
+from fleet_server.logs import Outage
 from fleet_server.mail import Mailer, Relay
 from fleet_server.metrics import Meters
 from fleet_server.mqtt.endpoint import Endpoint
@@ -270,14 +271,15 @@ class Server:
     async def _tick_forever(
         self, controller: Controller, changes: Changes, tls: Tls | None
     ) -> None:
-        quiet = 0
+        quiet, outage = 0, Outage(log, "the controller looks at the fleet")
         while not self._stopping.is_set():
             try:
                 if tls is not None:
                     await asyncio.to_thread(tls.tend, self._now())
                 changed = await asyncio.to_thread(controller.tick, self._now())
+                outage.over(self._now())
             except EdgeError as error:  # in words: a database that is gone is no bug of ours
-                log.error("the controller tries again at the next tick: %s", error)
+                outage.failed(error, self._now())
                 changed = False
             except Exception:
                 log.exception("the controller failed at this tick; it tries again at the next")
@@ -290,12 +292,14 @@ class Server:
 
     async def _keep_forever(self, keeper: Keeper, changes: Changes) -> None:
         """Keep the signed metadata fresh."""
+        outage = Outage(log, "the trust repository is kept")
         while not self._stopping.is_set():
             try:
                 if await asyncio.to_thread(keeper.look, self._now()):
                     changes.notify()
+                outage.over(self._now())
             except EdgeError as error:
-                log.error("the keeper of the trust repository tries again: %s", error)
+                outage.failed(error, self._now())
             except Exception:
                 log.exception("the keeper of the trust repository failed; it tries again")
             with suppress(TimeoutError):
@@ -304,6 +308,7 @@ class Server:
     async def _tend_forever(self, store: Store) -> None:
         """Tell webhooks and traces what happened; forget what is too old."""
         settings, due = self._settings, 0.0
+        outage = Outage(log, "webhooks are told and what is old is forgotten")
         mailer = Mailer(settings.relay) if settings.relay else None
         messenger = Messenger(store, mailer=mailer)
         telling = tracer("edge-server")
@@ -323,8 +328,9 @@ class Server:
                             events=now - settings.keep_events,
                         )
                         due = now if gone else now + PRUNE_SECONDS
+                    outage.over(now)
                 except EdgeError as error:
-                    log.error("webhooks and retention try again: %s", error)
+                    outage.failed(error, self._now())
                 except Exception:
                     log.exception("webhooks and retention failed; they try again")
                 with suppress(TimeoutError):

@@ -19,6 +19,7 @@ from edge_sdk.errors import EdgeError, InvalidInputError
 from edge_sdk.topics import PREFIX, UPWARD, Downward, parse_upward, topic
 from fleet_server.broker_config import client_context
 from fleet_server.ingest import Ingest
+from fleet_server.logs import Outage
 from fleet_server.mqtt.door import Message
 from fleet_server.mqtt.encoding import encode
 from fleet_server.mqtt.packets import V5, Puback
@@ -104,15 +105,17 @@ class BrokerLink:
         self._connecting = asyncio.create_task(self._connect())
 
     async def _connect(self) -> None:
+        outage, clock = Outage(log, "the broker is reached"), asyncio.get_running_loop().time
         while True:
             try:
                 await self._client.connect(
                     self._address.host, self._address.port, ssl=self._context, keepalive=30
                 )
             except (OSError, ssl.SSLError) as error:
-                log.warning("the broker can't be reached (%s): trying again", error)
+                outage.failed(error, clock())
                 await asyncio.sleep(TRY_AGAIN_SECONDS)
             else:
+                outage.over(clock())
                 return
 
     @property

@@ -295,6 +295,10 @@ class Client:
         """End a token; what it was."""
         return self._post(f"tokens/{_part(token)}/revoke", b"", TokenRow)
 
+    def log_out(self) -> TokenRow:
+        """End the token of this client; what it was."""
+        return self._post("logout", b"", TokenRow)
+
     def audit(self, *, actor: str = "", target: str = "") -> Iterator[AuditRow]:
         """The audit log, newest first, page by page."""
         before: int | None = None

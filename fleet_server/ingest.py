@@ -20,6 +20,7 @@ from edge_sdk.topics import UPWARD, Upward
 from fleet_server.batch import Arrived, Key, Seen, commit
 from fleet_server.credentials import Credentials
 from fleet_server.decay.accuracy import Fitted
+from fleet_server.logs import Outage
 from fleet_server.metrics import Meters
 from fleet_server.mqtt.door import Message, Peer
 from fleet_server.plausible import why_not_numbered
@@ -79,6 +80,7 @@ class Ingest:
         self._filled = asyncio.Event()
         self._room = asyncio.Condition()
         self._closed = False
+        self._outage = Outage(log, "messages are stored")
 
     def authenticate(self, username: str, password: bytes) -> str | None:
         return username if self._credentials.password_holds(username, password) else None
@@ -181,7 +183,7 @@ class Ingest:
         except EdgeError as error:
             count = sum(len(delivery.messages) for delivery in batch)
             self._meters.failed.inc(count)
-            log.error("%d messages could not be stored: %s", count, error)
+            self._outage.failed(error, self._now(), count)
             _settle(batch, error)
             return
         except Exception as error:
@@ -196,6 +198,7 @@ class Ingest:
             log.exception("a message could not be stored")
             _settle(batch, error)
             return
+        self._outage.over(self._now())
         self._meters.stored.inc(sum(len(delivery.messages) for delivery in batch))
         self._meters.waiting.set(self._waiting)
         self._meters.online.set(len(self.online))

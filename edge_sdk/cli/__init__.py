@@ -50,7 +50,7 @@ COMMANDS = {
     "keys": ("edge_sdk.cli.keys:keys", "", "Keys that sign bundles."),
     "label": ("fleet_server.cli.weak:label", "server", "The truth about answered rows."),
     "login": ("fleet_server.cli.logins:login", "server", "Ask a server in your own name."),
-    "logout": ("fleet_server.cli.logins:logout", "server", "Forget that."),
+    "logout": ("fleet_server.cli.logins:logout", "server", "End that."),
     "model": ("fleet_server.cli.mlflow:model", "server", "Models and versions of a fleet."),
     "profile": ("edge_sdk.cli.profiles:profile", "", "Hardware profiles."),
     "publish": ("fleet_server.cli.fleet:publish", "server", "Hand a bundle to the fleet server."),

@@ -4,12 +4,13 @@ import os
 import platform
 import sys
 import time
+from datetime import UTC, datetime
 from pathlib import Path
 
 import click
 import msgspec
 
-from edge_sdk.errors import InvalidInputError
+from edge_sdk.errors import EdgeError, InvalidInputError
 from edge_sdk.files import private, write_atomic
 from edge_sdk.formats import from_json, to_json
 from fleet_server.access import SCOPES
@@ -117,10 +118,24 @@ def login(
 
 @click.command()
 def logout() -> None:
-    """Forget what 'edge login' was given; on the server it ends by itself."""
+    """End what 'edge login' was given, on the server and here."""
     found = current()
+    words = _ended(found) if found else "not logged in anywhere"
     place().unlink(missing_ok=True)
-    click.echo(f"logged out of {found.server}" if found else "not logged in anywhere")
+    click.echo(words)
+
+
+def _ended(found: Login) -> str:
+    now = time.time()  # noqa: TID251 - this is the edge
+    if found.until <= now:
+        return f"the log-in at {found.server} had ended by itself"
+    try:
+        with found.client(now) as fleet:
+            fleet.log_out()
+    except EdgeError as error:
+        until = datetime.fromtimestamp(found.until, UTC).strftime("%Y-%m-%d %H:%M UTC")
+        return f"forgotten here; {found.server} was not told, it holds there until {until}: {error}"
+    return f"logged out of {found.server}"
 
 
 def _secret(what: str, variable: str) -> str:

@@ -11,6 +11,7 @@ from typing import Protocol
 
 import msgspec
 
+from edge_sdk.errors import EdgeError
 from edge_sdk.messages import MAX_MESSAGE
 from edge_sdk.topics import Downward
 from fleet_server.mqtt.actions import Action, Close, Opened, Send, Store
@@ -226,7 +227,8 @@ class Connection(asyncio.Protocol):
         if error is None:
             self._do(self._session.stored(packet_ids))
         else:
-            log.error("messages of %s could not be stored", self.device, exc_info=error)
+            if not isinstance(error, EdgeError):  # those the door told
+                log.error("messages of %s could not be stored", self.device, exc_info=error)
             self._do(self._session.broken("a message could not be stored"))
         self.resume()
 

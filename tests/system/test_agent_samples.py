@@ -23,6 +23,17 @@ def wish(fleet, number, **changes):
     return messages.sign_command(command, fleet.director)
 
 
+def timing(fleet, number, *, since=0):
+    command = messages.Command(
+        device=DEVICE, number=number, issued=0.0, measure=2, measure_since=since
+    )
+    return messages.sign_command(command, fleet.director)
+
+
+def measured(fleet):
+    return [one.detail for one in fleet.bodies(DEVICE, messages.Event) if one.name == "measured"]
+
+
 def test_rows_are_sent_as_asked_and_allowed_and_the_ledger_tells_of_each(tmp_path):
     consent = SamplesConfig(models=("quarters",), raw=True, transforms=("crop 0 0 4 4",))
     with FleetServer() as fleet:
@@ -61,6 +72,12 @@ def test_a_command_reaches_a_device_without_mqtt(tmp_path):
             eventually(lambda: fleet.last(DEVICE), "first report", 30)
             fleet.order(DEVICE, tiny_bundle(fleet.publisher))
             eventually(lambda: len(fleet.bodies(DEVICE, messages.Sample)) == 3, "samples", 60)
+            for number in (3, 4):  # it was away when 2 asked for it, the later ones repeat it
+                fleet.commands[DEVICE] = timing(fleet, number, since=2)
+                eventually(lambda: measured(fleet), "an answer", 60)
+            fleet.commands[DEVICE] = timing(fleet, 5)
+            eventually(lambda: len(measured(fleet)) > 1, "another", 60)
+        assert [words.partition(":")[0] for words in measured(fleet)] == ["command 2", "command 5"]
         assert {one.data for one in fleet.bodies(DEVICE, messages.Sample)} == {b""}
 
 

@@ -64,7 +64,7 @@ def house(tmp_path):
 
 
 def test_every_route_lets_in_the_roles_that_have_its_scope_and_nobody_else(house):
-    routes = list(house.routes())
+    routes = sorted(house.routes(), key=lambda known: known[1].endswith("/logout"))  # the last
     assert len(routes) > 25
     for role, scopes in ROLES.items():
         client = house.client(house.tokens[role])

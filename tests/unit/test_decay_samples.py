@@ -8,7 +8,7 @@ import pytest
 from starlette.testclient import TestClient
 
 from edge_sdk.errors import InvalidInputError
-from edge_sdk.messages import Sample, open_command
+from edge_sdk.messages import Event, Sample, open_command
 from fleet_server.alert_life import opened
 from fleet_server.api_types import AskSamples
 from fleet_server.dataset import Lineage, make_dataset
@@ -73,6 +73,29 @@ def test_a_command_is_signed_numbered_and_goes_to_those_that_run_the_model(back,
     for wrong in ({"quota": 0}, {"days": 400.0}, {"days": float("nan")}, {"site": "nowhere"}):
         assert ask(http, **wrong).status_code == 400
     assert back.store.command_numbers(["pi-1", "pi-2"]) == {"pi-1": 2}
+
+
+def test_a_later_command_repeats_what_a_device_that_is_away_was_asked(back, http):
+    device, at = back.device("pi-1", running_model="digits"), "/api/v1/devices/pi-1"
+
+    def waiting():
+        return open_command(back.store.command("pi-1"), "pi-1", back.keyring.director.public)
+
+    def answered(number):
+        return http.get(f"{at}/measured/{number}").json()["words"]
+
+    assert http.post(f"{at}/measure", json={"runs": 40}).json()["command"] == 1
+    ask(http, quota=7)
+    assert (waiting().number, waiting().measure, waiting().measure_number) == (2, 40, 1)
+    ask(http, quota=8)
+    assert (waiting().number, waiting().measure, waiting().measure_number) == (3, 40, 1)
+    assert http.post(f"{at}/measure", json={"runs": 50}).json()["command"] == 4
+    assert (waiting().measure, waiting().measure_number, waiting().samples.quota) == (50, 4, 8)
+    assert answered(1) == answered(4) == ""
+    put(back, arrived(device, Event(name="measured", detail="command 4: it takes 3 ms")))
+    assert answered(1) == answered(4) == "it takes 3 ms"  # who asked first is answered, too
+    put(back, arrived(device, Event(name="measured", detail="command 1: it takes 2 ms")))
+    assert (answered(1), answered(4), answered(5)) == ("it takes 2 ms", "it takes 3 ms", "")
 
 
 def test_rows_that_come_are_queued_once_and_shown_as_pictures(back, asked):

@@ -2,12 +2,14 @@
 
 import re
 import stat
+from contextlib import ExitStack
 
 import msgspec
 import pytest
 from click.testing import CliRunner
 from starlette.testclient import TestClient
 
+from edge_sdk.errors import ServerError
 from fleet_server.cli.logins import login, logout, place
 from fleet_server.cli.rollouts import STRATEGIES, rollout
 from fleet_server.client import Client
@@ -174,7 +176,8 @@ def served(tmp_path):
     """The same over a socket, for commands."""
     with backend(tmp_path) as back:
         world = World(back)
-        with serving(world.app) as world.url:
+        with ExitStack() as stack:
+            world.url, world.stop = stack.enter_context(serving(world.app)), stack.close
             yield world
 
 
@@ -222,5 +225,12 @@ def test_by_command_too_approval_comes_from_a_second_person(served, tmp_path, mo
     with Client.of_person(served.url, "olga", PASSWORD) as asking:
         text = asking.new_token("x", ["read"], 1)
     assert "olga at" in log_in("", "--token", secret=text).output
-    assert "logged out" in CliRunner().invoke(logout).output
+    assert CliRunner().invoke(logout).output == f"logged out of {served.url}\n"
     assert not place().exists()
+    with Client(served.url, text) as asking, pytest.raises(ServerError, match="has expired"):
+        asking.me()  # it is over on the server, too
+    log_in("anna")
+    served.stop()
+    assert "forgotten here; " in CliRunner().invoke(logout).output
+    assert not place().exists()
+    assert CliRunner().invoke(logout).output == "not logged in anywhere\n"

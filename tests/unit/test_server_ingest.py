@@ -375,7 +375,9 @@ def test_a_database_that_can_not_be_written_is_no_acknowledgement(back):
     assert drive(back, story).acks == []
 
 
-def test_a_full_disk_is_no_acknowledgement_and_what_comes_again_is_stored_once(tmp_path):
+def test_a_full_disk_is_told_once_is_no_acknowledgement_and_what_comes_again_is_stored_once(
+    tmp_path, caplog
+):
     with backend(tmp_path) as back:
         device, most = back.device(), [1]
 
@@ -386,15 +388,21 @@ def test_a_full_disk_is_no_acknowledgement_and_what_comes_again_is_stored_once(t
         messages = [device.message(back.window()) for _ in range(300)]
 
         async def story(rig):
-            with pytest.raises(ExceptionGroup) as caught:
-                await rig.send(device, *messages)
-            assert caught.group_contains(EdgeError, match="is full")
+            for _ in range(3):
+                with pytest.raises(ExceptionGroup) as caught:
+                    await rig.send(device, *messages)
+                assert caught.group_contains(EdgeError, match="is full")
+                rig.clock.now += 60
             assert rig.acks == []
+            [gone] = [r.getMessage() for r in caplog.records if r.name == "fleet_server.ingest"]
+            assert gone.startswith("it fails that messages are stored; it is tried again: ")
             most[0] = 2**30
             await rig.send(device, *messages)
 
         assert drive(back, story).acks[-1] == ("pi-1", "boot-1", 300)
         assert [w.seq for w in back.store.windows("digits", 0)] == list(range(1, 301))
+        [_, over] = [r.getMessage() for r in caplog.records if r.name == "fleet_server.ingest"]
+        assert over.startswith("messages are stored again, after 180 s and 900 failures; the last")
 
 
 def test_a_subscriber_gets_its_order_and_nothing_else(back):
