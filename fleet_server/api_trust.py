@@ -15,7 +15,7 @@ from edge_sdk.signed_time import MAX_NONCE, sign_time
 from fleet_server.answers import HEADERS, NotFoundError
 from fleet_server.parts import Parts
 
-_METADATA = re.compile(r"(\d{1,9}\.)?[A-Za-z0-9][A-Za-z0-9._+-]{0,99}\.json")
+_METADATA = re.compile(r"(\d{1,12}\.)?[A-Za-z0-9][A-Za-z0-9._+-]{0,99}\.json")
 _TARGET = re.compile(r"[A-Za-z0-9][A-Za-z0-9._+-]*/[0-9a-f]{64}\.[A-Za-z0-9._+-]+\.edge")
 _NONCE = re.compile(r"[A-Za-z0-9_-]+")
 _FOR_EVER = {"cache-control": "private, max-age=31536000, immutable"}

@@ -1,18 +1,25 @@
 """A server's data folder as one file, also while it runs, and back.
 
 The database is copied first, by SQLite itself, as of one moment; bundles never change, so whatever
-it names is there when they are copied after it. PostgreSQL has its own tools for its part.
+it names is there when they are copied after it. The signed metadata is copied while nobody may
+change it, and the keys last, so that each it names is there. PostgreSQL has its own tools.
+
+Devices take no metadata that is older than what they saw, so a restored server signs anew what it
+has the keys of, under numbers above all that were given out before.
 """
 
 import io
 import sqlite3
 import tarfile
 import tempfile
-from contextlib import closing
+from collections.abc import Iterator
+from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 
 from edge_sdk.errors import FormatError, InvalidInputError
-from fleet_server.data_dir import DATABASE, KEYS, TRUST
+from fleet_server.data_dir import DATABASE, KEYS, SETTINGS, TRUST
+from fleet_server.trust.folder import RepositoryFolder
+from fleet_server.trust.repository import Repository
 
 BUNDLES = "bundles"
 FORMAT = "edge-server-backup-1"
@@ -45,18 +52,40 @@ def backup(data_dir: Path, file: Path) -> list[str]:
                 source.backup(into)
             tar.add(copy, DATABASE)
             parts.append(DATABASE)
-        for name in (BUNDLES, TRUST, KEYS):
+        for name in (SETTINGS, BUNDLES, TRUST, KEYS):
             if (data_dir / name).exists():
-                tar.add(data_dir / name, name)
+                with _still(data_dir / name):
+                    _add(tar, data_dir / name, name)
                 parts.append(name)
     return parts
 
 
-def restore(file: Path, data_dir: Path) -> list[str]:
+@contextmanager
+def _still(place: Path) -> Iterator[None]:
+    """The signed metadata is many files that belong together; the rest are files by themselves."""
+    if place.name != TRUST:
+        yield
+        return
+    with RepositoryFolder(place).changing():
+        yield
+
+
+def _add(tar: tarfile.TarFile, place: Path, name: str) -> None:
+    """A file or folder, without what is being written or goes away meanwhile."""
+    if place.name.startswith("."):
+        return
+    with suppress(FileNotFoundError):
+        tar.add(place, name, recursive=False)
+        if place.is_dir():
+            for inner in sorted(place.iterdir()):
+                _add(tar, inner, f"{name}/{inner.name}")
+
+
+def restore(file: Path, data_dir: Path, now: float) -> list[str]:
     """Make a data folder of a backup; the names of its parts.
 
     Raises:
-        InvalidInputError: `data_dir` is not empty, or `file` can't be read.
+        InvalidInputError: `data_dir` is not empty, `file` can't be read, or lacks a key.
         FormatError: `file` is no backup, or its database is damaged.
     """
     if data_dir.exists() and any(data_dir.iterdir()):
@@ -74,6 +103,9 @@ def restore(file: Path, data_dir: Path) -> list[str]:
     (data_dir / KEYS).chmod(0o700)
     if (data_dir / DATABASE).exists():
         _check(data_dir / DATABASE)
+    repository = Repository(data_dir / TRUST, data_dir / KEYS)
+    if repository.folder.exists():
+        repository.supersede(now)
     return sorted(path.name for path in data_dir.iterdir())
 
 

@@ -378,7 +378,7 @@ class Controller:
             undoes = rollout.status in UNDONE
             assignment = Assignment(
                 device=device,
-                generation=seat.order_generation + 1,
+                generation=orders.next_generation(seat.order_generation, seat.generation),
                 model=rollout.model,
                 version=target.version,
                 profile=bundle.profile,

@@ -13,6 +13,7 @@ ADMIN_TOKEN = "admin.token"  # noqa: S105 - a file's name
 DATABASE = "fleet.db"
 KEYS = "keys"
 SERVER = "server.json"
+SETTINGS = "server.toml"
 TRUST = "trust"
 
 

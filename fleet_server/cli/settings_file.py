@@ -12,7 +12,6 @@ import click
 
 from edge_sdk.errors import InvalidInputError
 
-SETTINGS = "server.toml"
 _NOT_THERE = ("data-dir", "help")
 
 

@@ -17,6 +17,17 @@ from fleet_server.rollout.state import (
     Standing,
 )
 
+LEAP = 1_000_000  # a device that claims more orders than this beyond ours is not believed
+
+
+def next_generation(ours: int, reported: int) -> int:
+    """Of an order that a device takes, though it had some that a restored server does not know.
+
+    >>> next_generation(3, 2), next_generation(3, 7), next_generation(3, 2**60)
+    (4, 8, 4)
+    """
+    return (reported if ours < reported <= ours + LEAP else ours) + 1
+
 
 class Target(msgspec.Struct, frozen=True):
     """A version, and what to do with it."""

@@ -109,6 +109,26 @@ class Repository:
                 self.folder.drop_target(path)
         return gone
 
+    def supersede(self, now: float) -> None:
+        """Sign anew all that the keys here may, above every number that was ever given out.
+
+        For a copy from the past: clients take nothing older than what they saw.
+        """
+        with self.folder.changing():
+            current = self.folder.read()
+            roles.leap(current.snapshot.signed, now)
+            roles.leap(current.timestamp.signed, now)
+            for role, metadata in current.profiles.items():
+                roles.leap(metadata.signed, now)
+                roles.raise_version(metadata.signed, role, now)
+            self.commit(current, current.profiles, now)
+            if self._may_sign_targets(current):
+                targets = Metadata(roles_copy(current.targets))
+                roles.leap(targets.signed, now)
+                roles.raise_version(targets.signed, TARGETS, now)
+                self.stage(current, TARGETS, targets)
+                self.publish_staged(now)
+
     def renew(self, now: float) -> list[str]:
         """Sign anew what is a quarter through its life, publish what is staged and complete."""
         with self.folder.changing():
@@ -266,6 +286,9 @@ class Repository:
         """Whether a profile is new here and this machine holds the offline key to admit it."""
         if roles.role_of(profile) in roles.delegated(current.targets.signed):
             return False
+        return self._may_sign_targets(current)
+
+    def _may_sign_targets(self, current: Current) -> bool:
         accepted = current.root.signed.get_delegated_role(TARGETS)
         return len(self.keys.signers(TARGETS, accepted.keyids)) >= accepted.threshold
 

@@ -15,7 +15,7 @@ from edge_sdk.topics import topic
 from fleet_server.backup import backup, restore
 from fleet_server.store import Store
 from tests.bundles import make_bundle
-from tests.server_side import join, server_process, until, window_of
+from tests.server_side import NOW, join, server_process, until, window_of
 
 pytestmark = pytest.mark.system
 
@@ -211,7 +211,7 @@ def test_a_backup_under_load_holds_all_that_was_confirmed_before_it(folder, data
             finally:
                 stop.set()
                 loading.join()
-        restore(folder / "b.tar", folder / "again" / "data")
+        restore(folder / "b.tar", folder / "again" / "data", NOW)
     again = in_postgres.restored(dump) if in_postgres else ""
     with opened(folder / "again", again or database) as store:
         stored = [w.seq for w in store.windows("digits", 0)]

@@ -1,6 +1,7 @@
 """Whole rollouts on the real store and controller, with simulated devices in fake time."""
 
 import pytest
+from msgspec.structs import replace
 
 from edge_sdk.errors import InvalidInputError
 from edge_sdk.messages import read_order
@@ -92,6 +93,19 @@ def test_generations_only_rise_whatever_happens(fleet):
     fleet.run_until_ended(fleet.roll_out("3"))
     for device in fleet.devices.values():
         assert device.generations == sorted(set(device.generations))
+
+
+def test_a_device_with_orders_that_a_restored_server_does_not_know_takes_the_next(fleet):
+    for name, reported in (("d03", 1_000), ("d04", 2**60)):  # the second is not believed
+        found = fleet.store.device(name)
+        fleet.store.save_report(
+            replace(found, generation=reported, report_seq=found.report_seq + 1)
+        )
+    fleet.publish("2")
+    fleet.roll_out("2", "all-at-once")
+    fleet.run(1)
+    given = {name: row.generation for name, row in fleet.store.assignments().items()}
+    assert (given["d03"], given["d04"], given["d05"]) == (1_001, 2, 2)
 
 
 def test_devices_that_refuse_it_stop_it(fleet):

@@ -6,24 +6,35 @@ import json
 import sqlite3
 import tarfile
 import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from types import SimpleNamespace
 
 import msgspec
 import pytest
+from fastapi import FastAPI
 from prometheus_client.parser import text_string_to_metric_families
 from starlette.testclient import TestClient
 
 from edge_sdk.errors import FormatError, InvalidInputError, ServerError
+from edge_sdk.files import sha256
 from fleet_server import alert_life as life
+from fleet_server.api_trust import trust_router
 from fleet_server.backup import backup, restore
 from fleet_server.fleet import alert_record
 from fleet_server.records import Delivery, Hook
 from fleet_server.store import Store
+from fleet_server.trust.keeper import Keeper
+from fleet_server.trust.repository import Repository
 from fleet_server.webhooks import Messenger, allowed_address, check_url
-from tests.server_side import NOW, backend
+from tests.bundles import make_bundle
+from tests.server_side import NOW, Clock, backend, until
 from tests.unit.test_decay_alerts import a_finding
 from tests.unit.test_server_fleet import windows
+from tests.unit.test_trust_repository import Client as TufClient
 
 
 @contextmanager
@@ -192,32 +203,93 @@ def test_a_backup_made_while_the_server_writes_gives_back_what_was_committed(tmp
             writer.join()
         assert made == ["fleet.db", "bundles", "trust", "keys"]
     assert (tmp_path / "b.tar").stat().st_mode & 0o077 == 0
-    restore(tmp_path / "b.tar", tmp_path / "again")
+    restore(tmp_path / "b.tar", tmp_path / "again", NOW)
     assert (tmp_path / "again" / "keys").stat().st_mode & 0o077 == 0
     with Store(tmp_path / "again" / "fleet.db") as store:
         assert [device.id for device in store.devices()] == ["pi-1"]
         names = [event.name for event in reversed(store.events(100_000))]
         assert names[1:] == [f"event {n}" for n in range(len(names) - 1)]
     with pytest.raises(InvalidInputError, match="is not empty"):
-        restore(tmp_path / "b.tar", tmp_path / "again")
+        restore(tmp_path / "b.tar", tmp_path / "again", NOW)
     with pytest.raises(InvalidInputError, match="exists"):
         backup(data, tmp_path / "b.tar")
+
+
+def test_a_backup_amid_publishing_and_renewing_is_whole_and_devices_believe_what_is_restored(
+    tmp_path, monkeypatch
+):
+    data, stop, clock = tmp_path / "data", threading.Event(), Clock()
+    add = tarfile.TarFile.add
+
+    def dawdling(tar, name, *more, **options):
+        """Between the snapshot and the timestamp that leads to it there is time for a change."""
+        deadline, before = time.monotonic() + 1, clock.now
+        while Path(name).name == "timestamp.json" and time.monotonic() < deadline:
+            if clock.now > before + 100_000:
+                break
+            threading.Event().wait(0.01)
+        add(tar, name, *more, **options)
+
+    monkeypatch.setattr(tarfile.TarFile, "add", dawdling)
+    with backend(data) as back:
+        keeper = Keeper(back.repository, back.store)
+
+        def change():
+            while not stop.is_set():
+                clock.now += 43_200  # more than a quarter of the timestamp's life
+                keeper.look(clock.now)
+                version = f"{clock.now:.0f}"
+                back.registry.publish(make_bundle(back.publisher, version=version), clock.now)
+
+        with ThreadPoolExecutor(1) as pool:
+            changing = pool.submit(change)
+            try:
+                for number in range(3):
+                    until(lambda before=clock.now: clock.now > before)
+                    backup(data, tmp_path / f"{number}.tar")
+            finally:
+                stop.set()
+            changing.result()
+        known = TufClient(back.repository, tmp_path / "known")
+        assert known.sees("digits", f"{clock.now:.0f}", now=clock.now)
+    for number in range(3):
+        again = tmp_path / f"again-{number}"
+        clock.now += 60
+        restore(tmp_path / f"{number}.tar", again, clock.now)
+        known.made = Repository(again / "trust", again / "keys")
+        with Store(again / "fleet.db") as store:
+            bundles = store.bundles()
+        assert len(bundles) > number
+        for bundle in bundles:
+            assert known.sees(bundle.model, bundle.version, now=clock.now) == bundle.digest
+            held = again / "bundles" / f"{bundle.digest}.edge"
+            assert sha256(held.read_bytes()) == bundle.digest
+        http = TestClient(devices_door(known.made))
+        for path in known.made.folder.metadata.glob("*.json"):
+            assert http.get(f"/tuf/metadata/{path.name}").content == path.read_bytes()
+
+
+def devices_door(repository):
+    """What devices fetch the metadata by."""
+    app, parts = FastAPI(), SimpleNamespace(registry=SimpleNamespace(repository=repository))
+    app.include_router(trust_router(parts, lambda: "pi-1"))
+    return app
 
 
 def test_what_is_no_backup_or_reaches_out_of_its_folder_is_refused(tmp_path):
     (tmp_path / "junk").write_bytes(b"junk" * 1000)
     with pytest.raises(FormatError, match="can't be restored"):
-        restore(tmp_path / "junk", tmp_path / "a")
+        restore(tmp_path / "junk", tmp_path / "a", NOW)
     with tarfile.open(tmp_path / "evil.tar", "w") as tar:
         tar.addfile(tarfile.TarInfo("edge-server-backup-1"))
         tar.addfile(tarfile.TarInfo("../outside"))
     with pytest.raises(FormatError, match="can't be restored"):
-        restore(tmp_path / "evil.tar", tmp_path / "b")
+        restore(tmp_path / "evil.tar", tmp_path / "b", NOW)
     assert not (tmp_path / "outside").exists()
     with tarfile.open(tmp_path / "other.tar", "w") as tar:
         tar.addfile(tarfile.TarInfo("something"))
     with pytest.raises(FormatError, match="is no backup"):
-        restore(tmp_path / "other.tar", tmp_path / "c")
+        restore(tmp_path / "other.tar", tmp_path / "c", NOW)
     with pytest.raises(InvalidInputError, match="holds no server"):
         backup(tmp_path, tmp_path / "x.tar")
 
@@ -328,4 +400,4 @@ def test_a_damaged_database_is_noticed_when_it_is_restored(tmp_path):
     whole[at + 4096 : at + 12288] = b"\xff" * 8192
     (tmp_path / "b.tar").write_bytes(whole)
     with pytest.raises(FormatError, match="damaged"):
-        restore(tmp_path / "b.tar", tmp_path / "again")
+        restore(tmp_path / "b.tar", tmp_path / "again", NOW)
