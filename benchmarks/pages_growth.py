@@ -129,7 +129,8 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as name:
         clients = {}
         for size in SIZES:
-            back = Backend(Path(name) / str(size))
+            folder = Path(name) / str(size)
+            back = Backend(folder, folder / "fleet.db")
             fill(back, size)
             rollout = busy(back)
             app, parts = back.application()

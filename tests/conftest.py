@@ -1,8 +1,14 @@
-"""What many tests need: a place for the server's database, in SQLite and in PostgreSQL."""
+"""What many tests need: an empty database of the server, of each kind in turn.
+
+Who takes `database` or `new_database`, itself or through a fixture, runs twice: on SQLite and on
+PostgreSQL.
+"""
+
+import contextlib
 
 import pytest
 
-from fleet_server.store import Store
+from tests.databases import Pool, new_file
 from tests.postgres import missing
 from tests.postgres import postgres as running_postgres
 
@@ -17,20 +23,26 @@ def postgres():
 
 
 @pytest.fixture(scope="session")
-def migrated(postgres):
-    """The URL of a database with our tables, to be copied."""
-    url = postgres.new_database()
-    Store(url).close()
-    return url
+def pool(postgres):
+    """The databases in it that one test has after the other."""
+    with contextlib.closing(Pool(postgres)) as made:
+        yield made
 
 
-@pytest.fixture(params=["sqlite", "postgresql"])
-def database(request, tmp_path):
-    """Where a test's `Store` shall be."""
+@pytest.fixture(scope="module", params=["sqlite", "postgresql"])
+def new_database(request):
+    """A function: a context in which `Store` finds all its tables, empty, at the place given.
+
+    Its argument is the folder in which the file shall be, if it is one.
+    """
     if request.param == "sqlite":
-        yield tmp_path / "fleet.db"
-        return
-    running, template = (request.getfixturevalue(name) for name in ("postgres", "migrated"))
-    url = running.new_database(template)
-    yield url
-    running.drop(url)
+        return lambda folder: contextlib.nullcontext(new_file(folder))
+    pool = request.getfixturevalue("pool")
+    return lambda _folder: pool.lent()
+
+
+@pytest.fixture
+def database(new_database, tmp_path):
+    """Where a test's `Store` shall be: `fleet.db` in its folder, or a PostgreSQL database's URL."""
+    with new_database(tmp_path) as where:
+        yield where

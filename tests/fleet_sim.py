@@ -11,19 +11,16 @@ from edge_sdk import messages
 from edge_sdk.bundle import unpack
 from edge_sdk.channels import CONFIDENCE, LATENCY, LEAD
 from edge_sdk.formats import to_msgpack
-from edge_sdk.signing import SigningKey
 from edge_sdk.sketch import sketch
 from fleet_server.controller import Controller
 from fleet_server.evidence.measures import measures
-from fleet_server.keyring import open_keyring
 from fleet_server.planning import Wish
 from fleet_server.records import DeviceRecord, NewWindow
 from fleet_server.registry import Registry
 from fleet_server.rollout.state import Order
-from fleet_server.trust.keeper import open_repository
-from fleet_server.trust.repository import Repository
+from fleet_server.store import Store
 from tests.bundles import make_bundle
-from tests.server_side import open_store
+from tests.server_side import founded
 
 START = 1_800_000_000.0
 SITES = ("north", "south", "east")
@@ -48,19 +45,12 @@ class SimDevice:
 class FleetSim:
     """`confidence` gives a version's level; `drift` a site's (gain, confidence change)."""
 
-    def __init__(self, folder, devices=12, seed=0, database=None):
+    def __init__(self, folder, database, devices=12, seed=0):
         self.folder = folder
         self.now = START
         self.random = np.random.default_rng(seed)
-        self.key = SigningKey.generate()
-        repository = Repository(folder / "trust", folder / "keys")
-        self.keyring = open_keyring(
-            folder / "keys",
-            [self.key.public],
-            folder / "none.pub",
-            lambda: open_repository(repository, "", START),
-        )
-        self.store = open_store(database or folder / "fleet.db")
+        self.key, self.keyring, repository = founded(folder)
+        self.store = Store(database)
         self.registry = Registry(self.store, folder / "bundles", [self.key.public], repository)
         self.confidence = {}
         self.agreement = {}  # of a shadow with what answers

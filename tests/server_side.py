@@ -2,6 +2,7 @@
 
 import functools
 import os
+import shutil
 import socket
 import subprocess
 import sys
@@ -44,11 +45,13 @@ from fleet_server.parts import Parts
 from fleet_server.records import DeviceRecord
 from fleet_server.registry import Registry
 from fleet_server.store import Store
+from fleet_server.trust.founding import create
 from fleet_server.trust.keeper import open_repository
 from fleet_server.trust.repository import Repository
 from tests.bundles import DIGITS, make_bundle, pictures, scores
 
 NOW = 1_800_000_000.0
+PROFILE = "raspberry-pi-4"
 QUICK = PasswordHasher(time_cost=1, memory_cost=8, parallelism=1)
 
 
@@ -104,7 +107,7 @@ class Device:
             token_id=token.id,
             device=self.name,
             public=self.public,
-            profile="raspberry-pi-4",
+            profile=PROFILE,
             labels={"site": "north"},
         )
         return prove(msgspec.structs.replace(request, **changes), token.key)
@@ -123,38 +126,49 @@ def join(http, token_text, name):
 
 
 @functools.cache
-def _empty_database():
-    with tempfile.TemporaryDirectory() as folder:
-        Store(Path(folder) / "fleet.db").close()
-        return (Path(folder) / "fleet.db").read_bytes()
+def _first_server():
+    """A publisher, and a folder as a server's first start leaves it: making one costs 0.2 s."""
+    kept = tempfile.TemporaryDirectory(prefix="edge-founded-")
+    publisher, folder = SigningKey.generate(), Path(kept.name)
+    create(folder / "trust", folder / "keys", profiles=[PROFILE], root_keys=1, threshold=1, now=NOW)
+    _keyring(folder, publisher)
+    return publisher, kept
 
 
-def open_store(where):
-    """A store; a new SQLite file is a copy of one that was migrated before, which takes longer."""
-    if isinstance(where, Path) and not where.exists():
-        where.parent.mkdir(parents=True, exist_ok=True)
-        where.write_bytes(_empty_database())
-    return Store(where)
+def _keyring(folder, publisher):
+    repository = Repository(folder / "trust", folder / "keys")
+    return open_keyring(
+        folder / "keys",
+        [publisher.public],
+        folder / "none.pub",
+        lambda: open_repository(repository, "", NOW),
+    )
+
+
+def founded(folder):
+    """A publisher's key, and the keyring and TUF repository of a new server that trusts it."""
+    publisher, first = _first_server()
+    shutil.copytree(first.name, folder, dirs_exist_ok=True)
+    return publisher, _keyring(folder, publisher), Repository(folder / "trust", folder / "keys")
+
+
+@functools.cache
+def _first_bundle(publisher):
+    return make_bundle(publisher)
 
 
 class Backend:
     """A data folder with keys, a store and a published bundle, without any network."""
 
-    def __init__(self, folder: Path, database=None, bucket=None):
-        self.publisher = SigningKey.generate()
-        self.repository = Repository(folder / "trust", folder / "keys")
-        self.keyring = open_keyring(
-            folder / "keys",
-            [self.publisher.public],
-            folder / "none.pub",
-            lambda: open_repository(self.repository, "", NOW),
-        )
-        self.store = open_store(database or folder / "fleet.db")
+    def __init__(self, folder: Path, database, bucket=None):
+        self.publisher, self.keyring, self.repository = founded(folder)
+        self.store = Store(database)
         self.registry = Registry(
             self.store, folder / "bundles", [self.publisher.public], self.repository, bucket
         )
-        self.bundle = unpack(make_bundle(self.publisher), [self.publisher.public])
-        self.registry.publish(make_bundle(self.publisher), NOW)
+        bundle = _first_bundle(self.publisher)
+        self.bundle = unpack(bundle, [self.publisher.public])
+        self.registry.publish(bundle, NOW)
 
     def device(self, name="pi-1", **more):
         """An enrolled device."""
@@ -163,7 +177,7 @@ class Backend:
             DeviceRecord(
                 id=name,
                 public=device.public,
-                profile="raspberry-pi-4",
+                profile=PROFILE,
                 labels={"site": "north"},
                 enrolled_at=NOW,
                 **more,
@@ -220,7 +234,7 @@ class Backend:
 
 
 @contextmanager
-def backend(folder: Path, database=None, bucket=None):
+def backend(folder: Path, database, bucket=None):
     made = Backend(folder, database, bucket)
     try:
         yield made

@@ -4,6 +4,7 @@ Readers see the last commit and never wait; a commit is on the disk when it retu
 the store that is called inside `transaction` joins it.
 """
 
+import functools
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -123,17 +124,30 @@ def _words(error: DatabaseError) -> str:
 
 
 def _migrate(engine: Engine, place: str) -> None:
-    config = Config()
-    config.set_main_option("script_location", "fleet_server:migrations")
-    config.set_main_option("path_separator", "os")
-    scripts = ScriptDirectory.from_config(config)
-    known = {script.revision for script in scripts.walk_revisions()}
+    known = _schemas()
     with engine.begin() as connection:
         current = MigrationContext.configure(connection).get_current_revision()
+        if current == known[0]:
+            return
         if current is not None and current not in known:
             raise EdgeError(
                 f"{place} has schema {current}, this program knows up to "
-                f"{scripts.get_current_head()}: upgrade edge-deployment-sdk"
+                f"{known[0]}: upgrade edge-deployment-sdk"
             )
+        config = _migrations()
         config.attributes["connection"] = connection
         command.upgrade(config, "head")
+
+
+@functools.cache
+def _schemas() -> list[str]:
+    """Every revision, the newest first."""
+    scripts = ScriptDirectory.from_config(_migrations())
+    return [script.revision for script in scripts.walk_revisions()]
+
+
+def _migrations() -> Config:
+    config = Config()
+    config.set_main_option("script_location", "fleet_server:migrations")
+    config.set_main_option("path_separator", "os")
+    return config

@@ -27,8 +27,8 @@ def ask_all(operation, token):
     ask()
 
 
-def test_no_request_that_the_description_allows_makes_the_server_fail(tmp_path):
-    with backend(tmp_path) as back:
+def test_no_request_that_the_description_allows_makes_the_server_fail(tmp_path, database):
+    with backend(tmp_path, database) as back:
         device = back.device()
         app, _ = back.application()
         tokens = {

@@ -134,9 +134,9 @@ class Sender:
 
 
 def test_workers_share_the_messages_and_what_is_confirmed_is_stored_once_whatever_is_killed(
-    folder, postgres, migrated
+    folder, postgres
 ):
-    database = postgres.new_database(migrated)
+    database = postgres.new_database()
     publisher = ("--publisher", str(folder / "signing.pub"))
     with mosquitto(folder / "broker") as broker:
         url = f"mqtt://127.0.0.1:{broker.port}"

@@ -66,9 +66,9 @@ def test_a_server_whose_folder_is_lost_serves_what_is_in_the_bucket(store, tmp_p
         assert SECRET not in server.output
 
 
-def test_what_was_published_into_the_folder_is_handed_in(store, tmp_path):
+def test_what_was_published_into_the_folder_is_handed_in(store, tmp_path, database):
     url = f"s3://fleet/{tmp_path.name}"
-    with backend(tmp_path) as back:
+    with backend(tmp_path, database) as back:
         path = back.registry.path(back.bundle.digest)
         data = path.read_bytes()
         registry(back, tmp_path, url)
@@ -77,9 +77,9 @@ def test_what_was_published_into_the_folder_is_handed_in(store, tmp_path):
         assert registry(back, tmp_path, url).path(back.bundle.digest).read_bytes() == data
 
 
-def test_the_folder_keeps_those_that_were_asked_for_last(store, tmp_path, monkeypatch):
+def test_the_folder_keeps_those_that_were_asked_for_last(store, tmp_path, database, monkeypatch):
     monkeypatch.setattr(bundle_files, "NEAR", 2)
-    with backend(tmp_path, bucket=Bucket(f"s3://fleet/{tmp_path.name}")) as back:
+    with backend(tmp_path, database, bucket=Bucket(f"s3://fleet/{tmp_path.name}")) as back:
         datas = [make_bundle(back.publisher, version=str(v)) for v in range(2, 6)]
         for data in datas:
             back.registry.publish(data, NOW)
@@ -88,8 +88,8 @@ def test_the_folder_keeps_those_that_were_asked_for_last(store, tmp_path, monkey
         assert len(list((tmp_path / "bundles").glob("*.edge"))) == 2
 
 
-def test_other_bytes_in_the_bucket_are_not_passed_on(store, tmp_path):
-    with backend(tmp_path, bucket=Bucket(f"s3://fleet/{tmp_path.name}")) as back:
+def test_other_bytes_in_the_bucket_are_not_passed_on(store, tmp_path, database):
+    with backend(tmp_path, database, bucket=Bucket(f"s3://fleet/{tmp_path.name}")) as back:
         data = make_bundle(back.publisher, version="2")
         path = back.registry.path(back.registry.publish(data, NOW).digest)
         path.unlink()
@@ -99,11 +99,13 @@ def test_other_bytes_in_the_bucket_are_not_passed_on(store, tmp_path):
         assert not path.exists()
 
 
-def test_nothing_is_published_while_the_store_is_gone_and_nothing_is_deleted(tmp_path, monkeypatch):
+def test_nothing_is_published_while_the_store_is_gone_and_nothing_is_deleted(
+    tmp_path, database, monkeypatch
+):
     with s3(tmp_path) as own:
         for name, value in own.environment.items():
             monkeypatch.setenv(name, value)
-        with backend(tmp_path) as back:
+        with backend(tmp_path, database) as back:
             own.kill()
             after = registry(back, tmp_path, "s3://fleet/gone")
             two = make_bundle(back.publisher, version="2")

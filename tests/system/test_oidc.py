@@ -65,9 +65,9 @@ def issuer():
 
 
 @pytest.fixture
-def site(tmp_path, issuer):
+def site(tmp_path, database, issuer):
     """The pages of a server whose users log in there; ann and eve are users, bob is none."""
-    with backend(tmp_path) as back:
+    with backend(tmp_path, database) as back:
         oidc = Oidc(OidcSettings(issuer=issuer, client="edge-server", secret="s"), WALL)
         app, parts = back.application(WALL, oidc=oidc)
         for name in ("ann", "eve"):

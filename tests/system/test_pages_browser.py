@@ -44,8 +44,9 @@ class Site:
 
 
 @pytest.fixture(scope="module")
-def site(tmp_path_factory):
-    with backend(tmp_path_factory.mktemp("pages")) as back:
+def site(new_database, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("pages")
+    with new_database(folder) as database, backend(folder, database) as back:
         for number in range(4):
             back.device(f"pi-{number}")
         confirm(back, "pi-1")

@@ -15,6 +15,7 @@ from fleet_server.audit import FIRST, AuditEntry, sealed, verify
 from fleet_server.limits import Buckets
 from fleet_server.oidc import Oidc, OidcSettings
 from fleet_server.store import Store
+from tests.databases import all_in
 from tests.server_side import NOW, Clock, backend
 
 OPEN_TO_ALL = {
@@ -58,8 +59,8 @@ class House:
 
 
 @pytest.fixture
-def house(tmp_path):
-    with backend(tmp_path) as back:
+def house(tmp_path, database):
+    with backend(tmp_path, database) as back:
         yield House(back)
 
 
@@ -227,10 +228,10 @@ def test_tokens_are_listed_and_revoked_by_their_owner_or_an_administrator(house)
     assert viewer.get("/api/v1/me").status_code == 401
 
 
-def test_nothing_secret_is_in_the_database(house, tmp_path):
+def test_nothing_secret_is_in_the_database(house, database):
     cookie = house.guard.open_session("viewer")
     house.store.close()
-    written = b"".join(path.read_bytes() for path in tmp_path.glob("fleet.db*"))
+    written = all_in(database)
     assert b"argon2id" in written
     for secret in (PASSWORD, cookie, *house.tokens.values()):
         assert secret.encode() not in written
@@ -282,8 +283,8 @@ def test_a_form_of_another_site_is_refused(house):
     assert client.post("/logout", headers=ours).status_code == 303
 
 
-def test_the_first_link_makes_the_first_administrator_and_later_ones_do_not(tmp_path):
-    with backend(tmp_path) as back:
+def test_the_first_link_makes_the_first_administrator_and_later_ones_do_not(tmp_path, database):
+    with backend(tmp_path, database) as back:
         app, parts = back.application()
         client = TestClient(app, follow_redirects=False)
         ours = {"sec-fetch-site": "same-origin"}

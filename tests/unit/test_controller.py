@@ -10,9 +10,9 @@ from tests.fleet_sim import FleetSim
 
 
 @pytest.fixture
-def fleet(tmp_path):
+def fleet(tmp_path, database):
     """Twelve devices at three sites, all running version 1, with a past of 20 windows."""
-    made = FleetSim(tmp_path)
+    made = FleetSim(tmp_path, database)
     made.publish("1")
     first = made.roll_out("1", "all-at-once")
     assert made.run_until_ended(first) == "promoted"
@@ -159,8 +159,8 @@ def test_what_can_t_be_rolled_out_is_refused_in_words(fleet, tmp_path):
         fleet.tell("r-none", "abort")
 
 
-def test_a_canary_needs_something_to_be_compared_with(tmp_path):
-    empty = FleetSim(tmp_path)
+def test_a_canary_needs_something_to_be_compared_with(tmp_path, database):
+    empty = FleetSim(tmp_path, database)
     empty.publish("1")
     with pytest.raises(InvalidInputError, match="nothing to compare 1 with"):
         empty.roll_out("1", "canary")

@@ -19,9 +19,9 @@ from tests.fleet_sim import FleetSim
 
 
 @pytest.fixture
-def fleet(tmp_path):
+def fleet(tmp_path, database):
     """Twelve devices at three sites, all running version 1, with a past of 20 windows."""
-    made = FleetSim(tmp_path)
+    made = FleetSim(tmp_path, database)
     made.publish("1")
     assert made.run_until_ended(made.roll_out("1", "all-at-once")) == "promoted"
     made.run(20)

@@ -89,7 +89,7 @@ def test_what_is_over_stays_over(events):
 
 @pytest.fixture
 def fleet(tmp_path, database):
-    made = FleetSim(tmp_path, database=database)
+    made = FleetSim(tmp_path, database)
     made.publish("1")
     made.roll_out("1", "all-at-once")
     made.run(30)

@@ -13,10 +13,10 @@ from tests.unit.test_decay_rollups import a_label, arrived, put
 
 
 @pytest.fixture(scope="module")
-def run(tmp_path_factory):
+def run(new_database, tmp_path_factory):
     """Types a command at a server with two devices that sent a window each, a label and alerts."""
     home = tmp_path_factory.mktemp("commands")
-    with backend(home) as back:
+    with new_database(home) as database, backend(home, database) as back:
         for number in (1, 2):
             device = back.device(f"pi-{number}")
             put(

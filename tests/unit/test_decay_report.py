@@ -22,8 +22,8 @@ HOUR = 3600.0
 
 
 @pytest.fixture
-def back(tmp_path):
-    with backend(tmp_path) as made:
+def back(tmp_path, database):
+    with backend(tmp_path, database) as made:
         yield made
 
 

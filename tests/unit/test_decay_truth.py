@@ -69,7 +69,7 @@ def test_labels_without_a_change_say_nothing(seed):
 
 
 def test_labels_that_arrive_open_an_alert_that_closes_when_they_say_otherwise(tmp_path, database):
-    sim = FleetSim(tmp_path, devices=3, database=database)
+    sim = FleetSim(tmp_path, database, devices=3)
     with sim.store:
         sim.publish("1")
         sim.run(2)

@@ -17,6 +17,7 @@ from fleet_server.founding import FIRST_LINK_SECONDS, take_first_link
 from fleet_server.guard import Guard
 from fleet_server.store import Store
 from tests.agent_world import SystemClock
+from tests.databases import new_file
 from tests.server_side import QUICK
 
 
@@ -33,7 +34,7 @@ def set_up(tmp_path, monkeypatch):
     return init
 
 
-def test_it_makes_what_a_start_needs_and_the_link_opens_once(tmp_path, set_up):
+def test_it_makes_what_a_start_needs_and_the_link_opens_once(tmp_path, database, set_up):
     data = tmp_path / "data"
     done = set_up(data, "fleet.lan", "192.0.2.7")
     assert done.exit_code == 0, done.output
@@ -42,7 +43,7 @@ def test_it_makes_what_a_start_needs_and_the_link_opens_once(tmp_path, set_up):
     assert (data / "keys" / "server.pem").exists()
     code = done.output.partition("https://fleet.lan:8080/login?code=")[2].strip()
     assert not any(code.encode() in p.read_bytes() for p in data.rglob("*") if p.is_file())
-    with Store(tmp_path / "x.db") as store:
+    with Store(database) as store:
         started(store, data)  # and killed before anybody came
         guard = started(store, data)
         assert not guard.accepts(f"not {code}")
@@ -51,10 +52,10 @@ def test_it_makes_what_a_start_needs_and_the_link_opens_once(tmp_path, set_up):
         assert not started(store, data).accepts(code)
 
 
-def test_the_first_link_ends_within_a_day(tmp_path, set_up):
+def test_the_first_link_ends_within_a_day(tmp_path, database, set_up):
     data = tmp_path / "data"
     code = set_up(data, "fleet.lan").output.partition("/login?code=")[2].strip()
-    with Store(tmp_path / "x.db") as store:
+    with Store(database) as store:
         assert not started(store, data, later=FIRST_LINK_SECONDS).accepts(code)
         assert started(store, data).accepts(code)
 
@@ -77,7 +78,7 @@ def test_an_init_that_was_cut_off_can_be_run_again(tmp_path, set_up, step):
     assert again.exit_code == 0, again.exception
     code = again.output.partition("/login?code=")[2].strip()
     assert read_settings(data / "server.toml", run)["names"] == ["fleet.lan"]
-    with Store(tmp_path / "x.db") as store:
+    with Store(new_file(tmp_path)) as store:
         assert started(store, data).accepts(code)
     assert "has a server already" in str(set_up(data, "fleet.lan").exception)
 

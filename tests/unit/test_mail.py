@@ -85,10 +85,10 @@ def told(store, mailer):
 
 
 def test_an_alert_is_mailed_encrypted_with_what_to_do_once_and_again_until_it_is_taken(
-    tmp_path, tls
+    database, tls
 ):
     row = life.opened("digits", a_finding(), NOW)
-    with Store(tmp_path / "fleet.db") as store, smtp_server(tls[0]) as (box, port):
+    with Store(database) as store, smtp_server(tls[0]) as (box, port):
         store.add_hook(
             Hook(id="w1", url=f"mailto:{TO}", secret="x", events="alert", private=False,
                  created_at=NOW)
@@ -184,8 +184,8 @@ def test_an_smtp_server_has_the_usual_ports():
     assert parse_relay("smtps://mail.example/?from=a@b.example", "").port == 465
 
 
-def test_mail_is_promised_only_by_a_server_that_can_send_it(tmp_path):
-    with backend(tmp_path) as back:
+def test_mail_is_promised_only_by_a_server_that_can_send_it(tmp_path, database):
+    with backend(tmp_path, database) as back:
         app, _ = back.application()
         http = TestClient(app, headers={"authorization": f"Bearer {back.keyring.admin_token}"})
         refused = http.post("/api/v1/webhooks", json={"url": f"mailto:{TO}"})

@@ -73,8 +73,8 @@ def test_the_service_file_starts_the_server_with_options_that_there_are():
     assert given <= options_of("run")
 
 
-def test_the_dashboard_draws_figures_that_there_are(tmp_path):
-    with Store(tmp_path / "fleet.db") as store:
+def test_the_dashboard_draws_figures_that_there_are(database):
+    with Store(database) as store:
         meters = Meters()
         meters.watch(store)
         told = meters.text().decode()

@@ -172,9 +172,9 @@ def test_devices_of_a_rollout_come_page_by_page_in_the_order_in_which_they_are_r
 
 
 @pytest.fixture
-def served(tmp_path):
+def served(tmp_path, database):
     """The same over a socket, for commands."""
-    with backend(tmp_path) as back:
+    with backend(tmp_path, database) as back:
         world = World(back)
         with ExitStack() as stack:
             world.url, world.stop = stack.enter_context(serving(world.app)), stack.close

@@ -13,6 +13,7 @@ from fleet_server.credentials import Credentials
 from fleet_server.enrolment import Allowance, enrol, new_token
 from fleet_server.planning import Wish
 from fleet_server.revocation import readmit, revoke
+from tests.databases import all_in
 from tests.server_side import NOW, Device, backend
 
 ALL_AT_ONCE = Wish(model="digits", version="1", strategy={"name": "all-at-once"})
@@ -151,10 +152,10 @@ def test_a_token_made_for_nobody_here_is_refused(back):
         joins(back, prove(a_device(back).enrolment(stranger), stranger.key))
 
 
-def test_the_database_does_not_hold_the_tokens_secret(tmp_path):
-    with backend(tmp_path) as back:
+def test_the_database_does_not_hold_the_tokens_secret(tmp_path, database):
+    with backend(tmp_path, database) as back:
         token = a_token(back)
-    written = b"".join(path.read_bytes() for path in tmp_path.glob("fleet.db*"))
+    written = all_in(database)
     assert token.id.encode() in written
     assert token.secret.encode() not in written
     assert bytes.fromhex(token.secret) not in written

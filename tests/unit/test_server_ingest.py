@@ -16,6 +16,7 @@ from edge_sdk.sketch import Sketch
 from fleet_server.credentials import Credentials
 from fleet_server.ingest import Ingest
 from fleet_server.store import Store
+from tests.databases import new_file
 from tests.server_side import NOW, Clock, backend
 
 TRAP = {
@@ -378,7 +379,7 @@ def test_a_database_that_can_not_be_written_is_no_acknowledgement(back):
 def test_a_full_disk_is_told_once_is_no_acknowledgement_and_what_comes_again_is_stored_once(
     tmp_path, caplog
 ):
-    with backend(tmp_path) as back:
+    with backend(tmp_path, new_file(tmp_path)) as back:
         device, most = back.device(), [1]
 
         @event.listens_for(back.store._engine, "begin")

@@ -14,8 +14,8 @@ from tests.server_side import NOW, backend
 
 
 @pytest.fixture
-def back(tmp_path):
-    with backend(tmp_path) as made:
+def back(tmp_path, database):
+    with backend(tmp_path, database) as made:
         yield made
 
 

@@ -152,14 +152,12 @@ def test_in_sqlite_a_commit_is_on_the_disk(tmp_path):
         assert connection.exec_driver_sql("PRAGMA synchronous").scalar() == 2
 
 
-def test_text_that_postgresql_does_not_hold_is_refused_in_words(postgres, migrated):
-    url = postgres.new_database(migrated)
-    with Store(url) as store:
+def test_text_that_postgresql_does_not_hold_is_refused_in_words(pool):
+    with pool.lent() as url, Store(url) as store:
         with pytest.raises(InvalidInputError, match="the database can't hold this"):
             store.add_event(NOW, "s", "a\0b", "")
         with pytest.raises(InvalidInputError, match="the database can't hold this"):
             store.device("a\0b")
-    postgres.drop(url)
 
 
 def test_a_database_that_is_not_there_is_told_without_its_password():

@@ -29,8 +29,8 @@ def above(span):
     return span.parent.span_id if span.parent else None
 
 
-def test_one_trace_goes_from_the_click_to_the_device_and_back(tmp_path, heard):
-    with backend(tmp_path) as back:
+def test_one_trace_goes_from_the_click_to_the_device_and_back(tmp_path, database, heard):
+    with backend(tmp_path, database) as back:
         back.device("pi-1", last_seen=NOW)
         _, parts = back.application()
         traces = Traces(back.store, Tracer("edge-server", heard))
@@ -67,8 +67,8 @@ def test_one_trace_goes_from_the_click_to_the_device_and_back(tmp_path, heard):
     assert told["order"].attributes["device"] == "pi-1"
 
 
-def test_a_server_that_starts_tells_nothing_of_before(tmp_path, heard):
-    with backend(tmp_path) as back:
+def test_a_server_that_starts_tells_nothing_of_before(tmp_path, database, heard):
+    with backend(tmp_path, database) as back:
         back.device("pi-1", last_seen=NOW)
         _, parts = back.application()
         wish = Wish(model="digits", version="1", strategy={"name": "all-at-once"}, by="ann")

@@ -11,8 +11,8 @@ ALL_AT_ONCE = Wish(model="digits", version="1", strategy={"name": "all-at-once"}
 
 
 @pytest.fixture
-def back(tmp_path):
-    with backend(tmp_path) as made:
+def back(tmp_path, database):
+    with backend(tmp_path, database) as made:
         yield made
 
 

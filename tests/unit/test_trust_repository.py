@@ -238,8 +238,8 @@ def test_what_is_not_renewed_is_told_and_then_expires(made, client, tmp_path):
         client.sees("digits", "1", now=NOW + 2 * DAY)
 
 
-def test_the_keeper_calls_for_a_person_when_it_can_not_renew(made, tmp_path):
-    with Store(tmp_path / "fleet.db") as store:
+def test_the_keeper_calls_for_a_person_when_it_can_not_renew(made, tmp_path, database):
+    with Store(database) as store:
         keeper = Keeper(made, store)
         assert not keeper.look(NOW)
         away = offline(made, tmp_path, "timestamp.pem")
@@ -258,11 +258,11 @@ def test_the_keeper_calls_for_a_person_when_it_can_not_renew(made, tmp_path):
         assert [e.name for e in store.events()][:2] == ["alert closed", "alert opened"]
 
 
-def test_the_keeper_calls_for_a_person_when_the_disk_is_full(made, tmp_path, monkeypatch):
+def test_the_keeper_calls_for_a_person_when_the_disk_is_full(made, database, monkeypatch):
     def full(_path, _data, **_):
         raise OSError(28, "No space left on device")
 
-    with Store(tmp_path / "fleet.db") as store:
+    with Store(database) as store:
         monkeypatch.setattr(folder, "write_atomic", full)
         assert Keeper(made, store).look(NOW + 0.3 * DAY)
         assert b"No space left" in store.alerts()[0].document

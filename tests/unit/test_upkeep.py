@@ -31,6 +31,7 @@ from fleet_server.trust.keeper import Keeper
 from fleet_server.trust.repository import Repository
 from fleet_server.webhooks import Messenger, allowed_address, check_url
 from tests.bundles import make_bundle
+from tests.databases import new_file
 from tests.server_side import NOW, Clock, backend, until
 from tests.unit.test_decay_alerts import a_finding
 from tests.unit.test_server_fleet import windows
@@ -185,7 +186,7 @@ def test_windows_go_after_their_time_and_their_daily_sums_stay(tmp_path, databas
 
 def test_a_backup_made_while_the_server_writes_gives_back_what_was_committed(tmp_path):
     data, stop = tmp_path / "data", threading.Event()
-    with backend(data) as back:
+    with backend(data, new_file(data)) as back:
         back.device()
 
         def write():
@@ -388,7 +389,7 @@ def test_the_api_page_names_every_route_with_its_scope(http):
 
 def test_a_damaged_database_is_noticed_when_it_is_restored(tmp_path):
     data = tmp_path / "data"
-    with backend(data):
+    with backend(data, new_file(data)):
         pass
     path = data / "fleet.db"
     connection = sqlite3.connect(path)

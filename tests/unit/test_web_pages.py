@@ -115,9 +115,9 @@ async def one_ring():
 
 
 @pytest.fixture
-def browser(tmp_path):
+def browser(database):
     """Makes clients of an application that has the pages alone; not logged in."""
-    with Store(tmp_path / "fleet.db") as store:
+    with Store(database) as store:
         clock = Clock(NOW)
         guard = Guard(store, TOKEN, clock)
 

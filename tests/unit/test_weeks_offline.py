@@ -24,9 +24,9 @@ class Clock:
         return self.now
 
 
-def test_weeks_offline_arrive_coarser_and_whole_within_the_bound(tmp_path):
+def test_weeks_offline_arrive_coarser_and_whole_within_the_bound(tmp_path, database):
     clock, wire = Clock(), []
-    with backend(tmp_path) as back:
+    with backend(tmp_path, database) as back:
         device = back.device()
         uplink = Uplink(
             SimpleNamespace(device=device.name, secrets=device.secrets),
