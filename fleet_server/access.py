@@ -58,6 +58,7 @@ class Caller(msgspec.Struct, frozen=True):
         return scope in self.scopes
 
 
+SESSION_SECONDS = 12 * 3600.0  # of a person who logged in
 CONSOLE = Caller("console", frozenset(SCOPES))
 """Who holds the server's own token: a person at its machine."""
 

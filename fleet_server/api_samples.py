@@ -19,7 +19,8 @@ from fleet_server.dataset import make_dataset, waiting_rows
 from fleet_server.openapi import gives, takes
 from fleet_server.paging import first_of, within
 from fleet_server.parts import Parts
-from fleet_server.sample_views import SampleRow, sample_rows
+from fleet_server.sample_views import sample_rows
+from fleet_server.views import SampleRow
 
 MAX_BODY = 16 * 1024
 SHOWN = 200

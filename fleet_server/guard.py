@@ -17,14 +17,13 @@ from fastapi import Request
 from starlette.exceptions import HTTPException
 
 from edge_sdk.errors import EdgeError, InvalidInputError, RefusedError
-from fleet_server.access import CONSOLE, ROLES, Caller, Role, scope_of
+from fleet_server.access import CONSOLE, ROLES, SESSION_SECONDS, Caller, Role, scope_of
 from fleet_server.limits import Buckets
 from fleet_server.records import SessionRecord, TokenRecord, UserRecord
 from fleet_server.store import Store
 
 PREFIX = "edgetok_"
 LINK_SECONDS = 3600.0
-SESSION_SECONDS = 12 * 3600.0
 MAX_LINKS = 100
 MIN_PASSWORD, MAX_PASSWORD, MAX_NAME = 10, 1024, 64
 MAX_WORDS = 300

@@ -47,7 +47,6 @@ from fleet_server.api_types import (
 from fleet_server.drift_views import DriftReport, SumsRow
 from fleet_server.field_latency import FieldLatency
 from fleet_server.labels import Label
-from fleet_server.sample_views import SampleRow
 from fleet_server.views import (
     AlertRow,
     AliasRow,
@@ -57,6 +56,7 @@ from fleet_server.views import (
     RolloutPlan,
     RolloutRow,
     RunRow,
+    SampleRow,
     VersionRow,
     VersionStory,
 )

@@ -3,7 +3,6 @@
 import struct
 import zlib
 
-import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
@@ -12,30 +11,9 @@ from edge_sdk.formats import from_msgpack
 from edge_sdk.messages import Sample
 from fleet_server.records import SampleRecord
 from fleet_server.store import Store
+from fleet_server.views import SampleRow
 
 MOST_NUMBERS = 32
-
-
-class SampleRow(msgspec.Struct, frozen=True, kw_only=True):
-    """One row that waits for a label.
-
-    Attributes:
-        policy, score: why it was sent, and how much it is wanted.
-        numbers: the row itself if it is no picture, at most 32 of them, with their names.
-        picture: whether there is one at `/samples/DEVICE/ROW.png`.
-    """
-
-    device: str
-    row: str
-    model: str
-    version: str
-    policy: str
-    score: float
-    predicted: str
-    confidence: float
-    received_at: float
-    picture: bool
-    numbers: tuple[tuple[str, float], ...]
 
 
 def sample_rows(

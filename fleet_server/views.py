@@ -283,3 +283,25 @@ class Overview(msgspec.Struct, frozen=True, kw_only=True):
     rollouts: tuple[RolloutRow, ...]
     alerts: tuple[AlertRow, ...]
     events: tuple[EventRow, ...]
+
+
+class SampleRow(msgspec.Struct, frozen=True, kw_only=True):
+    """One row that waits for a label.
+
+    Attributes:
+        policy, score: why it was sent, and how much it is wanted.
+        numbers: the row itself if it is no picture, at most 32 of them, with their names.
+        picture: whether there is one at `/samples/DEVICE/ROW.png`.
+    """
+
+    device: str
+    row: str
+    model: str
+    version: str
+    policy: str
+    score: float
+    predicted: str
+    confidence: float
+    received_at: float
+    picture: bool
+    numbers: tuple[tuple[str, float], ...]

@@ -5,12 +5,18 @@ PostgreSQL.
 """
 
 import contextlib
+import os
+from pathlib import Path
 
 import pytest
 
 from tests.databases import Pool, new_file
 from tests.postgres import missing
 from tests.postgres import postgres as running_postgres
+
+os.environ["PYTHONPATH"] = os.pathsep.join(
+    [str(Path(__file__).parent / "without"), *filter(None, [os.environ.get("PYTHONPATH")])]
+)
 
 
 @pytest.fixture(scope="session")

@@ -11,7 +11,6 @@ import time
 from contextlib import contextmanager
 from pathlib import Path
 
-import boto3
 import httpx2
 
 from tests.mosquitto import free_port
@@ -30,7 +29,7 @@ class S3:
             self.process = subprocess.Popen(
                 [sys.executable, "-m", "moto.server", "-p", self.url.rpartition(":")[2]],
                 stdout=log, stderr=log,
-                env=os.environ | {"MOTO_ACCOUNT_ID": "123456789012"},
+                env=os.environ | {"MOTO_ACCOUNT_ID": "123456789012", "PYTHONPATH": ""},
             )  # fmt: skip
         deadline = time.monotonic() + 60
         while not self._answers():
@@ -43,22 +42,15 @@ class S3:
             "AWS_REGION": "us-east-1",
             "AWS_ENDPOINT_URL": self.url,
         }
-        self._client = boto3.client(
-            "s3",
-            endpoint_url=self.url,
-            region_name="us-east-1",
-            aws_access_key_id="a-tester",
-            aws_secret_access_key="of no account",
-        )
-        self._client.create_bucket(Bucket=BUCKET)
+        httpx2.put(f"{self.url}/{BUCKET}").raise_for_status()
 
     def get(self, name):
         """An object's bytes, as another program reads them."""
-        return self._client.get_object(Bucket=BUCKET, Key=name)["Body"].read()
+        return httpx2.get(f"{self.url}/{BUCKET}/{name}").raise_for_status().content
 
     def put(self, name, data):
         """Make an object, or replace it."""
-        self._client.put_object(Bucket=BUCKET, Key=name, Body=data)
+        httpx2.put(f"{self.url}/{BUCKET}/{name}", content=data).raise_for_status()
 
     def kill(self):
         self.process.kill()

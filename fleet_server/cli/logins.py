@@ -13,9 +13,8 @@ import msgspec
 from edge_sdk.errors import EdgeError, InvalidInputError
 from edge_sdk.files import private, write_atomic
 from edge_sdk.formats import from_json, to_json
-from fleet_server.access import SCOPES
+from fleet_server.access import SCOPES, SESSION_SECONDS
 from fleet_server.client import Client
-from fleet_server.guard import SESSION_SECONDS
 
 HOURS = SESSION_SECONDS / 3600
 

@@ -8,9 +8,9 @@ from fastapi.responses import RedirectResponse
 from starlette.exceptions import HTTPException
 
 from edge_sdk.errors import InvalidInputError
-from fleet_server.access import CONSOLE
+from fleet_server.access import CONSOLE, SESSION_SECONDS
 from fleet_server.asking import COOKIE, address_of, by_session, caller_of, refuse_foreign
-from fleet_server.guard import SESSION_SECONDS, Guard
+from fleet_server.guard import Guard
 from fleet_server.store import Store
 from fleet_server.web.frame import HEADERS, Frame
 

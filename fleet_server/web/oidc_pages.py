@@ -5,8 +5,9 @@ from fastapi.concurrency import run_in_threadpool
 from fastapi.responses import RedirectResponse
 
 from edge_sdk.errors import RefusedError
+from fleet_server.access import SESSION_SECONDS
 from fleet_server.asking import COOKIE, address_of
-from fleet_server.guard import SESSION_SECONDS, Guard
+from fleet_server.guard import Guard
 from fleet_server.oidc import WAIT_SECONDS, Oidc
 from fleet_server.web.frame import HEADERS, Frame
 
