@@ -9,8 +9,8 @@ import psycopg
 
 from fleet_server.store import Store
 
-# Nobody else is in it, its rows are gone and its ids begin at 1 again. Deleting costs a tenth of
-# TRUNCATE, and that half of a copy of the template.
+# Nobody else is in it, rows and settings are gone and ids begin at 1 again. Deleting costs a tenth
+# of TRUNCATE, and that half of a copy of the template.
 EMPTIED = """
 DO $$
 DECLARE found record;
@@ -23,6 +23,7 @@ BEGIN
     EXECUTE format('DELETE FROM %I', found.tablename);
   END LOOP;
   PERFORM setval(seqrelid, 1, false) FROM pg_sequence;
+  EXECUTE format('ALTER DATABASE %I RESET ALL', current_database());
 END $$
 """
 
@@ -57,7 +58,8 @@ class Pool:
         try:
             yield url
         finally:
-            with psycopg.connect(url, autocommit=True) as connection:
+            writes = "-c default_transaction_read_only=off"  # whatever the test has set
+            with psycopg.connect(url, autocommit=True, options=writes) as connection:
                 connection.execute(EMPTIED)
             self._free.append(url)
 

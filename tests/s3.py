@@ -12,6 +12,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import httpx2
+from obstore.store import S3Store
 
 from tests.mosquitto import free_port
 
@@ -43,14 +44,22 @@ class S3:
             "AWS_ENDPOINT_URL": self.url,
         }
         httpx2.put(f"{self.url}/{BUCKET}").raise_for_status()
+        self._client = S3Store(
+            BUCKET,
+            endpoint=self.url,
+            region="us-east-1",
+            access_key_id="a-tester",
+            secret_access_key="of no account",
+            client_options={"allow_http": True},
+        )
 
     def get(self, name):
         """An object's bytes, as another program reads them."""
-        return httpx2.get(f"{self.url}/{BUCKET}/{name}").raise_for_status().content
+        return self._client.get(name).bytes().to_bytes()
 
     def put(self, name, data):
         """Make an object, or replace it."""
-        httpx2.put(f"{self.url}/{BUCKET}/{name}", content=data).raise_for_status()
+        self._client.put(name, data)
 
     def kill(self):
         self.process.kill()

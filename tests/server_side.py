@@ -4,8 +4,6 @@ import functools
 import os
 import shutil
 import socket
-import subprocess
-import sys
 import tempfile
 import threading
 import time
@@ -49,6 +47,7 @@ from fleet_server.trust.founding import create
 from fleet_server.trust.keeper import open_repository
 from fleet_server.trust.repository import Repository
 from tests.bundles import DIGITS, make_bundle, pictures, scores
+from tests.forked import Forked
 
 NOW = 1_800_000_000.0
 PROFILE = "raspberry-pi-4"
@@ -267,30 +266,28 @@ class ServerProcess:
 
     def __init__(self, data_dir: Path, *arguments: str, database: Path | str = ""):
         self.data_dir = data_dir
+        data_dir.parent.mkdir(parents=True, exist_ok=True)
+        log, name = tempfile.mkstemp(".log", f"{data_dir.name}-", data_dir.parent)
+        os.close(log)
+        self._log = Path(name)
         url = database if isinstance(database, str) else ""
-        self.process = subprocess.Popen(
-            [sys.executable, "-m", "edge_sdk.cli", "server", "run", "--port", "0",
-             "--data-dir", str(data_dir), *arguments],
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            env=os.environ | {"PYTHONUNBUFFERED": "1", "EDGE_DATABASE": url},
-            text=True,
-        )  # fmt: skip
-        self.output = ""
-        self._reader = threading.Thread(target=self._read, daemon=True)
-        self._reader.start()
+        self.process = Forked(
+            ["server", "run", "--port", "0", "--data-dir", str(data_dir), *arguments],
+            os.environ | {"EDGE_DATABASE": url},
+            self._log,
+        )
         until(lambda: self._up() or self.process.poll() is not None, 90)
         self.where = read_running(data_dir)
         assert self.where is not None, self.output
 
+    @property
+    def output(self):
+        """All that it said so far."""
+        return self._log.read_text()
+
     def _up(self):
         where = read_running(self.data_dir)
         return where is not None and where.pid == self.process.pid
-
-    def _read(self):
-        with self.process.stdout as lines:
-            for line in lines:
-                self.output += line
 
     def client(self):
         ca = ca_file(self.data_dir) if self.where.tls else None
@@ -299,17 +296,12 @@ class ServerProcess:
     def stop(self):
         """SIGTERM and wait; the exit code."""
         self.process.terminate()
-        return self._ended()
+        return self.process.wait(20)
 
     def kill(self):
         """SIGKILL: as a power cut, but for what the kernel holds."""
         self.process.kill()
-        return self._ended()
-
-    def _ended(self):
-        code = self.process.wait(20)
-        self._reader.join(5)
-        return code
+        return self.process.wait(20)
 
 
 @contextmanager

@@ -5,6 +5,7 @@ import json
 import msgspec
 import numpy as np
 import pytest
+from sqlalchemy import update
 from starlette.testclient import TestClient
 
 from edge_sdk.errors import FormatError, InvalidInputError
@@ -13,6 +14,7 @@ from fleet_server.cli.drift import read_labels
 from fleet_server.drift_report import drift_report
 from fleet_server.drift_views import DriftReport
 from fleet_server.labels import Label
+from fleet_server.store import tables
 from fleet_server.web.drift_figures import bars, trend_plot
 from fleet_server.web.drift_file import report_file
 from tests.server_side import NOW, Clock, backend
@@ -97,9 +99,7 @@ def test_accuracy_is_estimated_where_the_bundle_has_a_calibration(lived):
     counts = baseline.channels["output.confidence"].counts
     calibrated = msgspec.structs.replace(baseline, correct=tuple(n // 2 for n in counts))
     with lived.store._write() as c:
-        c.exec_driver_sql(
-            "UPDATE bundles SET baseline = ?", (msgspec.json.encode(calibrated).decode(),)
-        )
+        c.execute(update(tables.bundles).values(baseline=msgspec.json.encode(calibrated).decode()))
     found = report(lived)
     rows = [t.accuracy for t in found.trend]
     assert all(row.low < row.estimated < row.high for row in rows)
