@@ -232,7 +232,7 @@ def test_a_backup_amid_publishing_and_renewing_is_whole_and_devices_believe_what
         add(tar, name, *more, **options)
 
     monkeypatch.setattr(tarfile.TarFile, "add", dawdling)
-    with backend(data) as back:
+    with backend(data, new_file(data)) as back:
         keeper = Keeper(back.repository, back.store)
 
         def change():
