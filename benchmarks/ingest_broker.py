@@ -1,7 +1,8 @@
 """Windows a second that the server stores through Mosquitto, over a bare paho script's behind one.
 
 As `ingest`, but our server, too, is a subscriber of Mosquitto (`--broker`); its time runs until the
-last window is in the database. Beside them mq-bridge, in an environment that uv makes for it.
+last window is in the database. Beside them mq-bridge, in an environment that uv makes for it, and
+Node-RED, in a folder that npm fills.
 """
 
 import json
@@ -18,6 +19,7 @@ from contextlib import closing
 from pathlib import Path
 
 from benchmarks import ingest
+from benchmarks._node_red import PACKAGES, installed, node_red
 from fleet_server.data_dir import DATABASE
 from fleet_server.store import Store
 from tests.mosquitto import missing, mosquitto
@@ -82,11 +84,30 @@ def bridged(folder: Path, path: Path, number: int) -> float:
             peer.communicate()
 
 
+def flowed(folder: Path, path: Path, number: int, home: Path) -> float:
+    """Messages a second that Node-RED stores."""
+    database = folder / f"flowed-{number}.db"
+    with (
+        mosquitto(folder / f"flowed-{number}") as broker,
+        closing(sqlite3.connect(database, isolation_level=None)) as rows,
+    ):
+        rows.execute("PRAGMA journal_mode=WAL")
+        rows.execute(
+            "CREATE TABLE w (device TEXT, boot TEXT, seq INT, at REAL, body BLOB, "
+            "UNIQUE (device, boot, seq))"
+        )
+        with node_red(home, broker.port, database):
+            threading.Event().wait(1.0)  # until it has subscribed
+            count = "SELECT count(*) FROM w"
+            return stored_rate(lambda: int(rows.execute(count).fetchone()[0]), broker.port, path)
+
+
 def main() -> None:
     if missing():
         print(missing())
         raise SystemExit(77)
-    ours, theirs, bridge = [], [], []
+    ours, theirs, bridge, flow = [], [], [], []
+    home = installed()
     with tempfile.TemporaryDirectory() as name, mosquitto(Path(name) / "broker") as broker:
         folder = Path(name)
         ingest.KEY.save(folder / "signing.key")
@@ -101,9 +122,10 @@ def main() -> None:
                     ours.append(stored_rate(lambda: windows(store), broker.port, path))
                     theirs.append(ingest.COUNT / ingest.bare(folder, given, number))
                     bridge.append(bridged(folder, path, number))
-                    rates = ours[-1], theirs[-1], bridge[-1]
+                    flow.append(flowed(folder, path, number, home) if home else 0.0)
+                    rates = ours[-1], theirs[-1], bridge[-1], flow[-1]
                     print(", ".join(f"{rate:,.0f}" for rate in rates), "windows a second")
-    best, peer, beside = (statistics.median(rates) for rates in (ours, theirs, bridge))
+    best, peer, beside, red = (statistics.median(r) for r in (ours, theirs, bridge, flow))
     result = {
         "name": "ingest-broker",
         "value": round(best / peer, 2),
@@ -115,6 +137,8 @@ def main() -> None:
             f"times {ingest.COUNT:,} windows at QoS 1: {best:,.0f}/s over {peer:,.0f}/s; {BRIDGE}, "
             "which stores what comes without looking at it: "
             + (f"{beside:,.0f}/s" if beside else "not to be had here")
+            + f"; {PACKAGES[0]}, which acknowledges before it stores: "
+            + (f"{red:,.0f}/s" if red else "not to be had here")
         ),
     }
     print(json.dumps(result))

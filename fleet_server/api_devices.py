@@ -99,8 +99,8 @@ def device_router(parts: Parts) -> APIRouter:
     @router.get("/bundles/{digest}", dependencies=[Depends(caller)])
     def bundle(digest: str) -> Response:
         """A bundle file, whole or from where a download broke off (Range, If-Range)."""
-        if not DIGEST.fullmatch(digest) or parts.store.bundle(digest) is None:
-            raise NotFoundError(f"no bundle {digest[:64]!r} is published here")
+        if not DIGEST.fullmatch(digest) or not parts.registry.offered(digest):
+            raise NotFoundError(f"no bundle {digest[:64]!r} is published here, or it was withdrawn")
         headers = {"etag": f'"{digest}"', "cache-control": "private, max-age=31536000, immutable"}
         return FileResponse(parts.registry.path(digest), 200, headers, "application/octet-stream")
 

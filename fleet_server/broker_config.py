@@ -136,6 +136,9 @@ EMQX_TLS = """\
 
 EMQX = """\
 ## Made by 'edge server broker-config'. Mount its folder as /opt/emqx/etc/edge.
+## EMQX opens these by itself, and on them a client may claim any name.
+listeners.tcp.default.enable = false
+listeners.ws.default.enable = false
 listeners.ssl.default {{
   bind = "0.0.0.0:{mqtts}"
 {tls}}}
@@ -147,6 +150,7 @@ mqtt {{
   peer_cert_as_username = cn
   max_inflight = 5000
   max_mqueue_len = infinity
+  max_packet_size = 2MB
 }}
 authorization {{
   no_match = deny

@@ -16,6 +16,9 @@ from fleet_server.trust.roles import Target
 log = logging.getLogger("fleet_server.registry")
 
 NEAR = 64  # bundles that stay on this machine before a bucket
+WHERE_ELSE = (
+    "start the server with the --bundles s3://… that it had, or publish their files once more"
+)
 
 
 class BundleFiles:
@@ -44,10 +47,12 @@ class BundleFiles:
         """A file with the bundle's bytes, brought here if need be.
 
         Raises:
-            EdgeError: it is not here, and the bucket does not give it.
+            EdgeError: it is not here, and there is no bucket or it does not give it.
         """
         near = self._near(target.digest)
         if not self._bucket:
+            if not near.exists():
+                raise EdgeError(f"{target.path} is not in {self.folder}: {WHERE_ELSE}")
             return near
         with self._changing:
             if near.exists():
@@ -62,6 +67,13 @@ class BundleFiles:
     def holds(self, target: Target) -> bool:
         """Whether the bundle's bytes are on this machine."""
         return self._near(target.digest).exists()
+
+    def tell_what_lacks(self, digests: set[str]) -> None:
+        """Say which of the published bundles are not here, where they should be for good."""
+        lacking = digests - {path.stem for path in self.folder.glob("*.edge")}
+        if lacking and not self._bucket:
+            what = f"{len(lacking)} of {len(digests)} published bundles are not in {self.folder}"
+            log.error("%s, so no device can fetch them: %s", what, WHERE_ELSE)
 
     def hand_in(self, targets: list[Target]) -> None:
         """Put into the bucket what was published before there was one."""

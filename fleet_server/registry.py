@@ -41,6 +41,8 @@ class Registry:
         self._publishers = publishers
         if self._files.far:
             self._files.hand_in([_target(record) for record in store.bundles()])
+        else:
+            self._files.tell_what_lacks(store.bundle_digests())
 
     def delta(self, old: str, new: str) -> Path | None:
         """The file that makes bundle `new` of `old`; None if that saves next to nothing.
@@ -71,12 +73,17 @@ class Registry:
 
         Raises:
             InvalidInputError: no such bundle was published.
-            EdgeError: it lies in a bucket, which does not give it.
+            EdgeError: its bytes are not to be had.
         """
         record = self._store.bundle(digest)
         if record is None:
             raise InvalidInputError(f"no bundle {digest[:64]!r} is published here")
         return self._files.path(_target(record))
+
+    def offered(self, digest: str) -> bool:
+        """Whether devices may take a bundle: it was published, and not withdrawn since."""
+        record = self._store.bundle(digest)
+        return record is not None and self.repository.lists(_target(record))
 
     def target(self, path: str) -> Path | None:
         """The file that the repository's clients ask for by `path`; None if there is none."""
@@ -85,6 +92,8 @@ class Registry:
             return listed if listed.is_file() else None
         record = self._store.bundle(path.rpartition("/")[2].partition(".")[0])
         if record is None or _target(record).stored_path != path:
+            return None
+        if not self.repository.lists(_target(record)):
             return None
         return self._files.path(_target(record))
 

@@ -41,6 +41,11 @@ class Control(People):
             row = c.execute(select(table).where(table.c.digest == digest)).mappings().first()
         return bundle_of(row) if row else None
 
+    def bundle_digests(self) -> set[str]:
+        """Of all that were published."""
+        with self._read() as c:
+            return set(c.execute(select(tables.bundles.c.digest)).scalars())
+
     def save_alert(self, alert: AlertRecord) -> None:
         values = msgspec.structs.asdict(alert)
         with self._write() as c:

@@ -55,6 +55,11 @@ class RepositoryFolder:
         """Whether a repository was ever finished here."""
         return (self.metadata / "timestamp.json").exists()
 
+    def stamp(self) -> tuple[int, int]:
+        """Another whenever something was published; by the file, since others publish too."""
+        found = (self.metadata / f"{TIMESTAMP}.json").stat()
+        return found.st_mtime_ns, found.st_ino
+
     def make(self) -> None:
         """The empty folders."""
         for folder in (self.path, self.metadata, self.targets, self._staged):

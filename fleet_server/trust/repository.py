@@ -57,6 +57,7 @@ class Repository:
 
     def __init__(self, path: Path, keys: Path) -> None:
         self.folder, self.keys = RepositoryFolder(path), KeyFolder(keys)
+        self._lists: tuple[tuple[int, int], set[tuple[str, str]]] = ((0, 0), set())
 
     @property
     def root_digest(self) -> str:
@@ -91,6 +92,19 @@ class Repository:
             roles.enlist(metadata.signed, target)
             roles.raise_version(metadata.signed, role, now)
             self.commit(current, {role: metadata}, now)
+
+    def lists(self, target: Target) -> bool:
+        """Whether clients are told of these very bytes; read when something was published since."""
+        stamp = self.folder.stamp()
+        if self._lists[0] != stamp:
+            profiles = self.folder.read().profiles.values()
+            listed = {
+                (path, file.hashes["sha256"])
+                for metadata in profiles
+                for path, file in metadata.signed.targets.items()
+            }
+            self._lists = stamp, listed
+        return (target.path, target.digest) in self._lists[1]
 
     def withdraw(self, name: str, version: str, now: float) -> list[str]:
         """Take a version of a model out of every profile's list; the paths that were there."""

@@ -4,7 +4,9 @@ import sys
 
 import httpx2
 import pytest
+from click.testing import CliRunner
 
+from edge_sdk.cli import edge
 from edge_sdk.errors import EdgeError, InvalidInputError
 from edge_sdk.files import sha256
 from edge_sdk.signing import SigningKey
@@ -13,7 +15,7 @@ from fleet_server.bucket import Bucket
 from fleet_server.registry import Registry
 from tests.bundles import make_bundle
 from tests.s3 import SECRET, s3
-from tests.server_side import NOW, backend, join, server_process
+from tests.server_side import NOW, backend, join, server_process, until
 
 
 @pytest.fixture(scope="module")
@@ -62,8 +64,20 @@ def test_a_server_whose_folder_is_lost_serves_what_is_in_the_bucket(store, tmp_p
             assert http.get(f"/device/v1/tuf/{target(one, '1')}").content == one
             assert http.get(f"/device/v1/tuf/{target(one, '7')}").status_code == 404
             assert http.get(f"/device/v1/deltas/{sha256(one)}/{sha256(two)}").status_code == 200
+            places = [*("--dir", server.data_dir / "trust"), *("--keys", server.data_dir / "keys")]
+            gone = CliRunner().invoke(edge, ["trust", "withdraw", "digits", "1", *map(str, places)])
+            assert gone.exit_code == 0, gone.output
+            for path in (f"tuf/{target(one, '1')}", f"bundles/{sha256(one)}"):
+                assert http.get(f"/device/v1/{path}").status_code == 404
+            assert http.get(asked).content == two
         assert not list((tmp_path / "data" / "trust" / "targets").rglob("*.edge"))
         assert SECRET not in server.output
+    (tmp_path / "data" / "bundles" / f"{sha256(two)}.edge").unlink()
+    with server_process(tmp_path / "data", *options[:2]) as server:  # without its bucket
+        told = httpx2.get(server.where.url + asked, headers={"authorization": f"Bearer {token}"})
+        assert (told.status_code, told.json()["status"]) == (503, 503)
+        assert "start the server with the --bundles s3://… that it had" in told.json()["detail"]
+        until(lambda: "1 of 2 published bundles are not in" in server.output)
 
 
 def test_what_was_published_into_the_folder_is_handed_in(store, tmp_path, database):

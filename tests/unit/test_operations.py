@@ -9,7 +9,10 @@ from pathlib import Path
 
 import pytest
 import yaml
+from click.testing import CliRunner
 
+from edge_sdk.cli import edge
+from edge_sdk.signing import SigningKey
 from edge_sdk.topics import DOWNWARD, UPWARD, valid_device_id
 from fleet_server.access import ROLES, SCOPES
 from fleet_server.broker_config import SERVER_NAME, emqx_rules, mosquitto_rules
@@ -106,3 +109,18 @@ def test_a_brokers_rules_give_a_device_its_own_topics_and_no_device_can_be_the_s
             assert f"edge/1/{own}/{kind}" in rules
         assert "#" not in rules.replace("edge/1/#", "").replace("# %u", "")
     assert not valid_device_id(SERVER_NAME)
+
+
+def test_emqx_opens_no_port_on_which_a_client_may_claim_a_name(tmp_path):
+    SigningKey.generate().save(tmp_path / "signing.key")
+    for words in (
+        ["init", "--publisher", tmp_path / "signing.pub"],
+        ["broker-config", "emqx", "--out", tmp_path / "emqx"],
+    ):
+        given = ["server", *words, "--data-dir", tmp_path / "data", "--name", "fleet.lan"]
+        made = CliRunner().invoke(edge, [str(word) for word in given])
+        assert made.exit_code == 0, made.output
+    said = (tmp_path / "emqx" / "emqx.conf").read_text()
+    for kind in ("tcp", "ws"):  # those that it has by itself
+        assert f"listeners.{kind}.default.enable = false\n" in said
+    assert said.count("fail_if_no_peer_cert = true") == said.count("bind = ") == 2
