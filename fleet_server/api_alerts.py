@@ -5,14 +5,16 @@ from collections.abc import Callable
 from fastapi import APIRouter, Request, Response
 from fastapi.concurrency import run_in_threadpool
 
+from edge_sdk.errors import InvalidInputError
 from fleet_server import alert_life as life
 from fleet_server.answers import NotFoundError, answer, read_body, read_json, refuse_if_changed
 from fleet_server.api_types import Mute, Page
-from fleet_server.fleet import alert_record, alert_row, alert_rows
+from fleet_server.fleet import alert_record, alert_row, urgent_first
 from fleet_server.openapi import gives, takes
-from fleet_server.paging import page_of
+from fleet_server.paging import first_of, page_of, within
 from fleet_server.parts import Parts
 from fleet_server.records import AlertRecord
+from fleet_server.store.listing import AlertFilter
 from fleet_server.views import AlertRow
 
 MAX_BODY = 1024
@@ -37,14 +39,8 @@ def alert_routes(router: APIRouter, parts: Parts) -> None:
         after: str = "", limit: int = 100, state: str = "", kind: str = "", model: str = ""
     ) -> Response:
         """What needs a person, the costliest first, then what is over, the newest first."""
-        rows = [
-            row
-            for row in alert_rows(parts.store.alerts(), over=None)
-            if state in ("", row.state)
-            and kind in ("", row.kind)
-            and model in ("", row.scope.partition(" ")[0])
-        ]
-        return answer(page_of(rows, lambda row: row.id, after, limit))
+        wanted = AlertFilter(state=state, kind=kind, model=model)
+        return answer(alert_page(parts, wanted, after, limit))
 
     @router.get("/alerts/{alert_id}", responses=gives(AlertRow))
     def one(alert_id: str) -> Response:
@@ -70,6 +66,40 @@ def alert_routes(router: APIRouter, parts: Parts) -> None:
         """What its devices look like now is how they shall look; their past starts anew."""
         now = parts.now()
         return await change(request, alert_id, lambda row: parts.controls.rebaseline(row, now))
+
+
+def alert_page(parts: Parts, wanted: AlertFilter, after: str, limit: int) -> Page[AlertRow]:
+    """What needs a person, the costliest first, then what ended last.
+
+    Raises:
+        InvalidInputError: there is no alert `after`.
+    """
+    last = parts.store.alert(after) if after else None
+    if last is not None and last.closed_at is not None:
+        return past_page(parts, wanted, after, limit)
+    live = live_page(parts, wanted, after, limit)
+    if live.next is not None:
+        return live
+    over = parts.store.past_alerts(wanted, None, within(limit) - len(live.items) + 1)
+    return first_of([*live.items, *map(alert_row, over)], _name, limit)
+
+
+def live_page(parts: Parts, wanted: AlertFilter, after: str, limit: int) -> Page[AlertRow]:
+    """What needs a person; raises as `alert_page`."""
+    return page_of(urgent_first(parts.store.open_alerts(wanted)), _name, after, limit)
+
+
+def past_page(parts: Parts, wanted: AlertFilter, after: str, limit: int) -> Page[AlertRow]:
+    """What is over, what ended last first; raises as `alert_page`."""
+    last = parts.store.alert(after) if after else None
+    if after and (last is None or last.closed_at is None):
+        raise InvalidInputError(f"no entry {after[:64]!r} is over: begin without 'after'")
+    records = parts.store.past_alerts(wanted, last, within(limit) + 1)
+    return first_of([alert_row(record) for record in records], _name, limit)
+
+
+def _name(row: AlertRow) -> str:
+    return row.id
 
 
 def find_alert(parts: Parts, alert_id: str) -> AlertRecord:

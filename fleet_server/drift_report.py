@@ -10,7 +10,6 @@ import numpy as np
 
 from edge_sdk.errors import InvalidInputError
 from edge_sdk.sketch import Channel, Floats, Sketch
-from fleet_server.alert_life import OVER
 from fleet_server.concept import concept_drift
 from fleet_server.decay import State
 from fleet_server.decay import distances as d
@@ -25,12 +24,13 @@ from fleet_server.drift_views import (
     SumsRow,
     TrendRow,
 )
-from fleet_server.fleet import alert_rows
+from fleet_server.fleet import urgent_first
 from fleet_server.labels import Counted, Label, calibration_error, wilson
 from fleet_server.parts import Parts
 from fleet_server.records import BundleRecord, RollupRecord
 from fleet_server.rollups import SECONDS, Span, Sums, Whereabouts, together
 from fleet_server.store import Store
+from fleet_server.store.listing import AlertFilter
 from fleet_server.views import EventRow
 
 LONGEST = 366 * 24.0  # hours
@@ -106,11 +106,7 @@ def drift_report(
         since=since,
         until=until,
         reference=reference,
-        alerts=tuple(
-            row
-            for row in alert_rows(store.alerts())
-            if row.scope.startswith(f"{model} ") and row.state not in OVER
-        ),
+        alerts=urgent_first(store.open_alerts(AlertFilter(model=model))),
         trend=tuple(_trend(start, span, parts, labels, estimators) for start in starts),
         splits=tuple(_splits(parts, labels, places, bundles, estimators)),
         channels=_channels([p for p in parts if p.start == starts[-1]], before, bundles)

@@ -15,6 +15,7 @@ from fleet_server.records import (
 )
 from fleet_server.store import Store
 from fleet_server.store.listing import (
+    EVERY_ALERT,
     LATE_PERIODS,
     LIVE_PERIODS,
     PERIOD_OF_SILENT,
@@ -64,7 +65,8 @@ def overview(
     rows = device_rows(store, shown, online=online, drifting=drifting, now=now)
     newest = store.rollout_page(RolloutFilter(), "", ROLLOUTS_SHOWN)
     rollouts = tuple(describe(record) for record in newest)
-    alerts = alert_rows(store.alerts())
+    over = store.past_alerts(EVERY_ALERT, None, CLOSED_SHOWN)
+    alerts = (*urgent_first(store.open_alerts()), *map(alert_row, over))
     troubles = _troubles(offline, rollouts, alerts)
     bundles, runs = store.bundles(), store.running_counts()
     running = _running(bundles, runs)
@@ -164,14 +166,9 @@ def bundle_rows(bundles: Sequence[BundleRecord], runs: Mapping[str, int]) -> tup
     )
 
 
-def alert_rows(
-    alerts: Sequence[AlertRecord], over: int | None = CLOSED_SHOWN
-) -> tuple[AlertRow, ...]:
-    """What needs a person, the costliest first, then the newest of what is `over`; None is all."""
-    rows = [alert_row(alert) for alert in alerts]
-    past = [row for row in rows if row.state in OVER]
-    live = [row for row in rows if row.state not in OVER]
-    return (*sorted(live, key=_urgency), *past[:over])
+def urgent_first(alerts: Sequence[AlertRecord]) -> tuple[AlertRow, ...]:
+    """What needs a person, the costliest first."""
+    return tuple(sorted(map(alert_row, alerts), key=_urgency))
 
 
 def alert_row(alert: AlertRecord) -> AlertRow:

@@ -9,6 +9,7 @@ from fleet_server.answers import NotFoundError
 from fleet_server.fleet import alert_record
 from fleet_server.records import DeviceRecord
 from fleet_server.store import Store
+from fleet_server.store.listing import AlertFilter
 from fleet_server.twins import Twins
 from fleet_server.views import AlertRow
 
@@ -27,8 +28,8 @@ def revoke(store: Store, device: str, now: float) -> None:
             raise RefusedError(f"device {device} is revoked already")
         store.set_revoked(device, now)
         store.add_event(now, device, "revoked", "by the operator", device)
-        for alert in store.alerts():
-            if (alert.kind, alert.scope) == (KIND, device) and alert.state != "closed":
+        for alert in store.open_alerts(AlertFilter(kind=KIND)):
+            if alert.scope == device:
                 store.save_alert(
                     msgspec.structs.replace(alert, state="closed", updated_at=now, closed_at=now)
                 )
@@ -46,8 +47,7 @@ def readmit(store: Store, device: str, now: float) -> None:
 def report_twins(store: Store, twins: Twins, now: float) -> bool:
     """Open an alert about them, unless one is open or acknowledged; whether it did."""
     with store.transaction():
-        known = [a for a in store.alerts() if (a.kind, a.scope) == (KIND, twins.device)]
-        if any(alert.state != "closed" for alert in known):
+        if any(a.scope == twins.device for a in store.open_alerts(AlertFilter(kind=KIND))):
             return False
         row = _alert(twins, now)
         store.save_alert(alert_record(row, now))

@@ -82,6 +82,8 @@ def make_bundle(
     tolerance: float = 0.05,
     ops: tuple[Op, ...] = (),
     tensors: tuple[TensorSpec, TensorSpec] | None = None,
+    embedding: TensorSpec | None = None,
+    baseline: Baseline | None = None,
 ) -> bytes:
     """A whole bundle file, signed by `key`; the same arguments give the same bytes.
 
@@ -121,11 +123,12 @@ def make_bundle(
         lineage=Lineage(source="0" * 64, data="1" * 64, calibration="2" * 64, train=None, tools={}),
         members={},
         ops=ops,
+        embedding=embedding,
     )
     members = {
         MODEL: model,
         GOLDEN: encode_golden(sample),
-        BASELINE: to_json(baseline_of(rows, labels)),
+        BASELINE: to_json(baseline or baseline_of(rows, labels)),
         CARD: b"# A model for tests\n",
     }
     return pack(manifest, members, key)

@@ -128,7 +128,7 @@ class FleetSim:
         return {d.name: d.running for d in self.devices.values()}
 
     def alerts(self):
-        return [a for a in self.store.alerts() if a.state == "open"]
+        return [a for a in self.store.open_alerts() if a.state == "open"]
 
     def _live(self, device):
         envelope = self.inbox.pop(device.name, None)

@@ -35,6 +35,7 @@ from fleet_server.client import Client
 from fleet_server.controller import Controller
 from fleet_server.credentials import Credentials
 from fleet_server.data_dir import ca_file, read_admin_token, read_running
+from fleet_server.decay import DAY
 from fleet_server.fleet import device_rows, overview
 from fleet_server.guard import Guard
 from fleet_server.keyring import open_keyring
@@ -43,6 +44,7 @@ from fleet_server.parts import Parts
 from fleet_server.records import DeviceRecord
 from fleet_server.registry import Registry
 from fleet_server.store import Store
+from fleet_server.store.listing import EVERY_ALERT
 from fleet_server.trust.founding import create
 from fleet_server.trust.keeper import open_repository
 from fleet_server.trust.repository import Repository
@@ -156,6 +158,11 @@ def _first_bundle(publisher):
     return make_bundle(publisher)
 
 
+def every_alert(store):
+    """Those that are open, newest first, then those that are over."""
+    return [*store.open_alerts(), *store.past_alerts(EVERY_ALERT, None, 1000)]
+
+
 class Backend:
     """A data folder with keys, a store and a published bundle, without any network."""
 
@@ -169,7 +176,7 @@ class Backend:
         self.bundle = unpack(bundle, [self.publisher.public])
         self.registry.publish(bundle, NOW)
 
-    def device(self, name="pi-1", **more):
+    def device(self, name="pi-1", site="north", **more):
         """An enrolled device."""
         device = Device(name, self.keyring.trust.exchange)
         self.store.add_device(
@@ -177,7 +184,7 @@ class Backend:
                 id=name,
                 public=device.public,
                 profile=PROFILE,
-                labels={"site": "north"},
+                labels={"site": site},
                 enrolled_at=NOW,
                 **more,
             )
@@ -194,11 +201,13 @@ class Backend:
             Report(generation=generation, phase=phase, running=running), **changes
         )
 
-    def application(self, now=None, oidc=None, *, mails=False):
+    def application(self, now=None, oidc=None, *, mails=False, drift_past=DAY):
         """The HTTP side over this, and its parts; no MQTT."""
         clock = now or Clock()
         self.commands = []
-        controller = Controller(self.store, self.keyring.director, lambda _device, _order: None)
+        controller = Controller(
+            self.store, self.keyring.director, lambda _device, _order: None, drift_past=drift_past
+        )
 
         async def posted(_device, _kind, _payload):
             return b""

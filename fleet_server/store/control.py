@@ -12,7 +12,6 @@ from fleet_server.records import (
 )
 from fleet_server.store import tables
 from fleet_server.store.people import People
-from fleet_server.views import AlertState
 
 
 class Control(People):
@@ -54,22 +53,6 @@ class Control(People):
                 .values(values)
                 .on_conflict_do_update(index_elements=["id"], set_=values)
             )
-
-    def alerts(self, state: AlertState | None = None) -> list[AlertRecord]:
-        """Newest first."""
-        table = tables.alerts
-        wanted = select(table).order_by(table.c.opened_at.desc(), table.c.id)
-        if state is not None:
-            wanted = wanted.where(table.c.state == state)
-        with self._read() as c:
-            return [AlertRecord(**row) for row in c.execute(wanted).mappings()]
-
-    def open_alerts(self) -> list[AlertRecord]:
-        """Those that are not over, newest first."""
-        table = tables.alerts
-        wanted = select(table).where(table.c.closed_at.is_(None)).order_by(table.c.opened_at.desc())
-        with self._read() as c:
-            return [AlertRecord(**row) for row in c.execute(wanted).mappings()]
 
     def alert(self, alert: str) -> AlertRecord | None:
         with self._read() as c:

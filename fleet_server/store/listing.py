@@ -7,6 +7,7 @@ import msgspec
 from sqlalchemy import Column, ColumnElement, Select, Table, and_, case, func, select
 
 from fleet_server.records import (
+    AlertRecord,
     BundleRecord,
     DeviceRecord,
     EventRecord,
@@ -75,6 +76,17 @@ class EventFilter(msgspec.Struct, frozen=True, kw_only=True):
 
     device: str = ""
     name: str = ""
+
+
+class AlertFilter(msgspec.Struct, frozen=True, kw_only=True):
+    """Which alerts; empty leaves a question out. The `model` is the first word of their scope."""
+
+    state: str = ""
+    kind: str = ""
+    model: str = ""
+
+
+EVERY_ALERT = AlertFilter()
 
 
 class Listing(Telemetry):
@@ -205,6 +217,39 @@ class Listing(Telemetry):
         with self._read() as c:
             return [EventRecord(**row) for row in c.execute(query.limit(limit)).mappings()]
 
+    def open_alerts(self, wanted: AlertFilter = EVERY_ALERT) -> list[AlertRecord]:
+        """Those that are not over, newest first: as many as there are causes."""
+        table = tables.alerts
+        query = _alerts(select(table), wanted).where(table.c.closed_at.is_(None))
+        with self._read() as c:
+            rows = c.execute(query.order_by(table.c.opened_at.desc(), table.c.id)).mappings()
+            return [AlertRecord(**row) for row in rows]
+
+    def past_alerts(
+        self, wanted: AlertFilter, behind: AlertRecord | None, limit: int
+    ) -> list[AlertRecord]:
+        """Those that are over, what ended last first, from the first on or `behind` one."""
+        table = tables.alerts
+        at, name = table.c.closed_at, table.c.id
+        query = _alerts(select(table), wanted).where(at.is_not(None))
+        if behind is not None:  # so that the index leads to where the page begins
+            query = query.where(at <= behind.closed_at)
+            query = query.where((at < behind.closed_at) | (name < behind.id))
+        with self._read() as c:
+            rows = c.execute(query.order_by(at.desc(), name.desc()).limit(limit)).mappings()
+            return [AlertRecord(**row) for row in rows]
+
+    def past_alert_count(self, wanted: AlertFilter) -> int:
+        query = _alerts(select(func.count()).select_from(tables.alerts), wanted)
+        with self._read() as c:
+            return int(c.execute(query.where(tables.alerts.c.closed_at.is_not(None))).scalar_one())
+
+    def alert_kinds(self) -> list[str]:
+        """The kinds that there ever were."""
+        kind = tables.alerts.c.kind
+        with self._read() as c:
+            return list(c.execute(select(kind).distinct().order_by(kind)).scalars())
+
     def profiles_and_models(self) -> tuple[list[str], list[str]]:
         """What devices can be filtered by: that for which there are bundles."""
         table = tables.bundles
@@ -283,6 +328,19 @@ def _state(now: float) -> ColumnElement[str]:
         (periods <= LATE_PERIODS, "late"),
         else_="offline",
     )
+
+
+def _alerts(query: Select, wanted: AlertFilter) -> Select:  # type: ignore[type-arg]
+    table = tables.alerts
+    if wanted.state:
+        query = query.where(table.c.state == wanted.state)
+    if wanted.kind:
+        query = query.where(table.c.kind == wanted.kind)
+    if wanted.model:
+        begins = f"{wanted.model} "
+        start = func.substr(table.c.scope, 1, len(begins))  # LIKE takes capitals for small letters
+        query = query.where((table.c.scope == wanted.model) | (start == begins))
+    return query
 
 
 def _newest_first(

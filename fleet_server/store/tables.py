@@ -190,6 +190,9 @@ alerts = Table(
     *_all(LargeBinary, "document"),
     *_all(Float, "opened_at", "updated_at"),
     Column("closed_at", Float),
+    Index("alerts_by_end", "closed_at", "id"),
+    Index("alerts_by_kind", "kind", "closed_at", "id"),
+    Index("alerts_by_state", "state"),
 )
 
 rollups = Table(

@@ -35,7 +35,7 @@ class Upkeep(Database):
         return {**found, "poison": {"all": int(poison)}}
 
     def prune(self, *, windows: float, hours: float, events: float) -> int:
-        """Forget windows, hourly roll-ups and events from before these times; how many rows.
+        """Forget windows, hourly roll-ups, events and past alerts of before these times; how many.
 
         Some at a time: call again until it returns 0. Daily roll-ups stay.
         """
@@ -43,6 +43,7 @@ class Upkeep(Database):
             (tables.windows, tables.windows.c.received_at < windows),
             (tables.rollups, (tables.rollups.c.span == "hour") & (tables.rollups.c.start < hours)),
             (tables.events, tables.events.c.at < events),
+            (tables.alerts, tables.alerts.c.closed_at < events),
         )
         gone = 0
         for table, old in kinds:

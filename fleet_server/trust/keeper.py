@@ -9,6 +9,7 @@ from edge_sdk.errors import EdgeError, InvalidInputError
 from edge_sdk.formats import to_json
 from fleet_server.records import AlertRecord
 from fleet_server.store import Store
+from fleet_server.store.listing import AlertFilter
 from fleet_server.trust.founding import create
 from fleet_server.trust.repository import Repository
 from fleet_server.trust.roles import ROOT, TARGETS
@@ -40,7 +41,7 @@ class Keeper:
         return changed or bool(renewed)
 
     def _alert(self, problem: str, now: float) -> bool:
-        known = [a for a in self._store.alerts() if a.kind == KIND and a.state != "closed"]
+        known = self._store.open_alerts(AlertFilter(kind=KIND))
         if not problem:
             for alert in known:
                 self._close(alert, now)

@@ -7,12 +7,11 @@ from fastapi import APIRouter, Depends, Request, Response
 from fastapi.responses import RedirectResponse
 
 from fleet_server import alert_life as life
-from fleet_server.api_alerts import change_alert
+from fleet_server.api_alerts import change_alert, live_page, past_page
 from fleet_server.asking import Required, caller_of
 from fleet_server.decay import DAY
-from fleet_server.fleet import alert_rows
-from fleet_server.paging import page_of
 from fleet_server.parts import Parts
+from fleet_server.store.listing import AlertFilter
 from fleet_server.web.frame import HEADERS, Frame
 
 ROWS = 25
@@ -25,20 +24,19 @@ def alert_pages(frame: Frame, parts: Parts, required: Required) -> APIRouter:
 
     @router.get("/alerts")
     def alerts(request: Request, show: str = "", kind: str = "", after: str = "") -> Response:
-        known = alert_rows(parts.store.alerts(), over=None)
-        over = show == "over"
-        rows = [r for r in known if (r.state in life.OVER) == over and kind in ("", r.kind)]
-        page = page_of(rows, lambda row: row.id, after, ROWS)
+        over, wanted, store = show == "over", AlertFilter(kind=kind), parts.store
+        page = (past_page if over else live_page)(parts, wanted, after, ROWS)
+        total = store.past_alert_count(wanted) if over else len(store.open_alerts(wanted))
         asked = {name: value for name, value in (("show", show), ("kind", kind)) if value}
         return frame.page(
             request,
             "alerts_page.html",
             now=parts.now(),
             rows=page.items,
-            total=len(rows),
+            total=total,
             over=over,
             kind=kind,
-            kinds=sorted({row.kind for row in known}),
+            kinds=store.alert_kinds(),
             first=urlencode(asked) if after else None,
             more=urlencode({**asked, "after": page.next}) if page.next else "",
             may_change=caller_of(request).may("alerts"),

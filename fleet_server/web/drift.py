@@ -5,10 +5,9 @@ from urllib.parse import quote
 from fastapi import APIRouter, Depends, Request, Response
 from fastapi.responses import RedirectResponse
 
-from fleet_server import alert_life as life
 from fleet_server.asking import Required, caller_of
 from fleet_server.drift_report import report_of
-from fleet_server.fleet import alert_rows
+from fleet_server.fleet import urgent_first
 from fleet_server.parts import Parts
 from fleet_server.web.alert_pages import Change, act
 from fleet_server.web.drift_file import draws
@@ -24,7 +23,7 @@ def drift_router(frame: Frame, parts: Parts, required: Required) -> APIRouter:
 
     @router.get("/drift")
     def models(request: Request) -> Response:
-        rows = [row for row in alert_rows(parts.store.alerts()) if row.state not in life.OVER]
+        rows = urgent_first(parts.store.open_alerts())
         names = sorted({bundle.model for bundle in parts.store.bundles()})
         found = {n: [r for r in rows if r.scope.startswith(f"{n} ")] for n in names}
         urgent = {row.scope.partition(" ")[0]: i for i, row in reversed(list(enumerate(rows)))}

@@ -13,14 +13,14 @@ from tests.server_side import NOW, Clock, backend
 FEW = 5
 
 
-def an_alert(number, title="t"):
+def an_alert(number, title="t", state="open", ended=None):
     row = AlertRow(
-        id=f"a{number}", state="open", severity="warning", kind="drift", scope="digits site n",
+        id=f"a{number}", state=state, severity="warning", kind="drift", scope="digits site n",
         title=title, detail="d", opened_at=NOW + number, devices=1, loss=number / 100,
     )  # fmt: skip
     return AlertRecord(
         id=row.id, state=row.state, scope=row.scope, kind=row.kind, document=to_json(row),
-        opened_at=row.opened_at, updated_at=NOW,
+        opened_at=row.opened_at, updated_at=NOW, closed_at=ended,
     )  # fmt: skip
 
 
@@ -102,6 +102,27 @@ def test_every_list_comes_in_pages_that_together_are_the_whole(admin):
     assert len(long) >= 10, long
 
 
+def test_alerts_come_the_costliest_first_and_then_what_ended_last(admin):
+    for number, ended in ((10, 1), (11, 3), (12, 3), (13, 2)):
+        state = "closed" if number % 2 else "re-baselined"
+        admin.back.store.save_alert(an_alert(number, state=state, ended=NOW + ended))
+    live, over = [f"a{n}" for n in (4, 3, 2, 1, 0)], ["a12", "a11", "a13", "a10"]
+    for limit in range(1, 11):
+        walked = walk(admin, "/api/v1/alerts", "after", limit)
+        assert [row["id"] for row in walked] == live + over, limit
+    closed = admin.get("/api/v1/alerts", params={"state": "closed", "kind": "drift", "limit": 1})
+    assert [row["id"] for row in closed.json()["items"]] == ["a11"]
+    assert closed.json()["next"] == "a11"
+    assert admin.get("/api/v1/alerts", params={"model": "Digits"}).json()["items"] == []
+    admin.cookies.set("edge_session", admin.guard.open_session("console"))
+    page = admin.get("/alerts", params={"show": "over", "after": "a11"}).text
+    assert ("4 over" in page, "alert-a13" in page, "alert-a12" in page) == (True, True, False)
+    assert admin.get("/alerts", params={"show": "over", "after": "a0"}).status_code == 400
+    while admin.back.store.prune(windows=0.0, hours=0.0, events=NOW + 2.5):
+        pass
+    assert [row["id"] for row in walk(admin, "/api/v1/alerts", "after", 9)] == [*live, *over[:2]]
+
+
 def test_lists_are_filtered_on_the_server(admin):
     def count(path, **asked):
         return len(admin.get(f"/api/v1/{path}", params=asked).json()["items"])
@@ -126,7 +147,7 @@ def test_a_cursor_that_is_none_is_refused_in_words(admin):
         for cursor in ("a99", "-1", "9" * 30, "\u0663", "\0"):
             answer = admin.get(path, params={"after": cursor})
             assert answer.status_code in (200, 400), (path, cursor)
-            if gives.isdecimal() or path == "/api/v1/alerts":
+            if gives.isdecimal() or (path == "/api/v1/alerts" and cursor != "\0"):
                 assert "begin without" in answer.json().get("detail", ""), (path, cursor)
         numbered += gives.isdecimal()
     assert numbered >= 3

@@ -11,6 +11,7 @@ from fleet_server.decay import Finding, Movement
 from fleet_server.decay.keeping import pack, unpack
 from fleet_server.fleet import alert_row
 from tests.fleet_sim import FleetSim
+from tests.server_side import every_alert
 
 NOW = 1_800_000_000.0
 
@@ -98,7 +99,7 @@ def fleet(tmp_path, database):
 
 
 def rows(fleet):
-    return [alert_row(alert) for alert in fleet.store.alerts()]
+    return [alert_row(alert) for alert in every_alert(fleet.store)]
 
 
 def test_a_restarted_server_goes_on_with_the_same_alert_and_the_same_pasts(fleet):

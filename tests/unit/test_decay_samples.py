@@ -14,7 +14,7 @@ from fleet_server.api_types import AskSamples
 from fleet_server.dataset import Lineage, make_dataset
 from fleet_server.fleet import alert_record, alert_row
 from fleet_server.sample_views import png, sample_rows
-from tests.server_side import NOW, Clock, backend
+from tests.server_side import NOW, Clock, backend, every_alert
 from tests.unit.test_decay_alerts import a_finding
 from tests.unit.test_decay_rollups import a_label, arrived, put
 
@@ -208,7 +208,7 @@ def test_what_came_from_a_forgotten_device_is_nowhere_and_the_others_stay(back, 
         for name, channel in whole.channels.items():
             assert left[key].channels[name].counts == channel.counts
             assert left[key].channels[name].total == pytest.approx(channel.total)
-    [alert] = map(alert_row, back.store.alerts())
+    [alert] = map(alert_row, every_alert(back.store))
     assert alert.device_ids == ("pi-2",)
     told = [e.detail for e in back.store.events(1000) if e.name == "alert opened"]
     assert told == ["a1: about pi-10"]

@@ -7,7 +7,7 @@ from starlette.testclient import TestClient
 
 from fleet_server.records import NewEvent
 from fleet_server.store.listing import DeviceFilter
-from tests.server_side import NOW, backend
+from tests.server_side import NOW, backend, every_alert
 from tests.unit.test_api_lists import an_alert
 from tests.unit.test_server_fleet import confirm, windows
 
@@ -163,7 +163,7 @@ def test_alerts_are_seen_to_on_their_page_and_found_again_when_they_are_over(sit
     for do in ("acknowledge", "mute"):
         answer = site.client.post(f"/alerts/a1/{do}", headers=OURS)
         assert (answer.status_code, answer.headers["location"]) == (303, "/alerts")
-    assert {a.state for a in store.alerts() if a.id == "a1"} == {"muted"}
+    assert {a.state for a in every_alert(store) if a.id == "a1"} == {"muted"}
     assert site.client.post("/alerts/a1/dance", headers=OURS).status_code == 400
     assert site.client.post("/alerts/none/mute", headers=OURS).status_code == 404
     site.parts.guard.new_user("vera", "viewer", "")

@@ -18,7 +18,7 @@ from edge_sdk.signing import SigningKey
 from fleet_server.records import AlertRecord, DeviceRecord, Poison
 from fleet_server.store import Store, tables
 from fleet_server.store.engines import open_engine
-from tests.server_side import NOW
+from tests.server_side import NOW, every_alert
 
 DIRECTOR = SigningKey.generate()
 
@@ -257,10 +257,11 @@ def test_an_alert_is_one_row_however_often_it_is_saved(store):
                 document=b"{}",
                 opened_at=NOW,
                 updated_at=NOW,
+                closed_at=NOW if state == "closed" else None,
             )
         )
-    assert [alert.state for alert in store.alerts()] == ["closed"]
-    assert store.alerts("open") == []
+    assert [alert.state for alert in every_alert(store)] == ["closed"]
+    assert store.open_alerts() == []
 
 
 def test_messages_set_aside_are_cut_and_counted(store):

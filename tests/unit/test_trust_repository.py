@@ -18,7 +18,7 @@ from fleet_server.trust.founding import create
 from fleet_server.trust.keeper import Keeper, open_repository
 from fleet_server.trust.repository import Repository
 from fleet_server.trust.roles import Target
-from tests.server_side import NOW
+from tests.server_side import NOW, every_alert
 
 DAY = 86400.0
 PI, TPU = "raspberry-pi-4", "coral-usb"
@@ -244,16 +244,16 @@ def test_the_keeper_calls_for_a_person_when_it_can_not_renew(made, tmp_path, dat
         assert not keeper.look(NOW)
         away = offline(made, tmp_path, "timestamp.pem")
         assert keeper.look(NOW + 0.3 * DAY)
-        [alert] = store.alerts()
+        [alert] = every_alert(store)
         assert (alert.kind, alert.state) == ("trust", "open")
         assert b"holds no key that may sign timestamp" in alert.document
         assert not keeper.look(NOW + 0.31 * DAY)
         assert keeper.look(NOW + 0.6 * DAY)
-        [alert] = store.alerts()
+        [alert] = every_alert(store)
         assert b"past 50% of its life" in alert.document
         (away / "timestamp.pem").rename(made.keys.folder / "timestamp.pem")
         assert keeper.look(NOW + 0.7 * DAY)
-        [alert] = store.alerts()
+        [alert] = every_alert(store)
         assert alert.state == "closed"
         assert [e.name for e in store.events()][:2] == ["alert closed", "alert opened"]
 
@@ -265,7 +265,7 @@ def test_the_keeper_calls_for_a_person_when_the_disk_is_full(made, database, mon
     with Store(database) as store:
         monkeypatch.setattr(folder, "write_atomic", full)
         assert Keeper(made, store).look(NOW + 0.3 * DAY)
-        assert b"No space left" in store.alerts()[0].document
+        assert b"No space left" in every_alert(store)[0].document
 
 
 @pytest.mark.parametrize("after", range(4))
