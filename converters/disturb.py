@@ -206,16 +206,6 @@ def _specks(x: Floats, s: float, rng: np.random.Generator) -> Floats:
     return made
 
 
-def _dimmer(x: Floats, s: float, _: np.random.Generator) -> Floats:
-    """Less light on the sensor, or less gain: black stays black."""
-    return np.asarray((1 - 0.75 * s) * x)
-
-
-def _brighter(x: Floats, s: float, _: np.random.Generator) -> Floats:
-    """More light or gain, until what is bright is white."""
-    return np.asarray((1 + 1.5 * s) * x)
-
-
 PICTURES: dict[str, How] = {
     "smeared": _smeared,
     "coarse": _coarse,
@@ -223,8 +213,6 @@ PICTURES: dict[str, How] = {
     "moved": _moved,
     "covered": _covered,
     "specks": _specks,
-    "dimmer": _dimmer,
-    "brighter": _brighter,
 }
 
 

@@ -12,9 +12,8 @@ import msgspec
 
 from edge_sdk.errors import InvalidInputError, RefusedError
 from fleet_server.decay import Finding
-from fleet_server.views import AlertRow
+from fleet_server.views import OVER, AlertRow
 
-OVER = ("closed", "re-baselined")
 GONE_AFTER = 10  # looks in a row without the finding
 NAMED = 6  # channels that an alert names
 LONGEST_MUTE = 90 * 86400.0

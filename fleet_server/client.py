@@ -2,6 +2,7 @@
 
 import ssl
 from collections.abc import Iterator, Mapping, Sequence
+from itertools import takewhile
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self, TypeVar
@@ -47,6 +48,7 @@ from fleet_server.drift_views import DriftReport, SumsRow
 from fleet_server.field_latency import FieldLatency
 from fleet_server.labels import Label
 from fleet_server.views import (
+    OVER,
     AlertRow,
     AliasRow,
     DeviceRow,
@@ -139,6 +141,11 @@ class Client:
     def alerts(self, **filters: str) -> list[AlertRow]:
         """The costliest first, then what is over; `filters` are `state`, `kind`, `model`."""
         return list(self._all("alerts", AlertRow, filters))
+
+    def open_alerts(self, **filters: str) -> list[AlertRow]:
+        """What needs a person, the costliest first; asks for no page of what is over alone."""
+        rows: Iterator[AlertRow] = self._all("alerts", AlertRow, filters)
+        return list(takewhile(lambda row: row.state not in OVER, rows))
 
     def alert(self, alert: str) -> AlertRow:
         return self._get(f"alerts/{_part(alert)}", AlertRow)

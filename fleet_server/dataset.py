@@ -16,6 +16,11 @@ from edge_sdk.errors import InvalidInputError
 from fleet_server.sample_views import row_of
 from fleet_server.store import Store
 
+ASK = (
+    "ask for some with 'edge label ask {model}'; a device sends them if [samples] in its agent's "
+    "configuration names the model"
+)
+
 
 class Origin(msgspec.Struct, frozen=True, kw_only=True):
     """Where one row of a dataset came from.
@@ -91,7 +96,7 @@ def make_dataset(store: Store, model: str, now: float) -> bytes:
         )
     if not rows:
         raise InvalidInputError(
-            f"no row of {model} is labelled that came with its data: edge label ask {model}"
+            f"no row of {model} is labelled that came with its data: {ASK.format(model=model)}"
         )
     x, y = np.stack(rows), np.array(numbers, np.int64)
     content = hashlib.sha256(x.tobytes() + y.tobytes()).hexdigest()[:16]
@@ -121,7 +126,7 @@ def waiting_rows(store: Store, model: str) -> bytes:
     kept = [(record, row) for record, row in found if row is not None]
     kept = [(record, row) for record, row in kept if row.shape == kept[0][1].shape]
     if not kept:
-        raise InvalidInputError(f"no row of {model} came with its data: edge label ask {model}")
+        raise InvalidInputError(f"no row of {model} came with its data: {ASK.format(model=model)}")
 
     def known(device: str, row: str) -> int:
         label = truth.get((device, row))

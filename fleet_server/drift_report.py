@@ -28,18 +28,18 @@ from fleet_server.fleet import urgent_first
 from fleet_server.labels import Counted, Label, calibration_error, wilson
 from fleet_server.parts import Parts
 from fleet_server.records import BundleRecord, RollupRecord
-from fleet_server.rollups import SECONDS, Span, Sums, Whereabouts, together
+from fleet_server.rollups import SECONDS, Span, Sums, Whereabouts, each_label, together
 from fleet_server.store import Store
-from fleet_server.store.listing import AlertFilter
+from fleet_server.store.listing import AlertFilter, EventFilter
 from fleet_server.views import EventRow
 
 LONGEST = 366 * 24.0  # hours
 LONGEST_BY_HOUR = 4 * 86400.0
-SPLITS: dict[str, Callable[[RollupRecord], str]] = {
-    "version": lambda r: r.version,
-    "site": lambda r: r.slice.site,
-    "profile": lambda r: r.profile,
-    "labels": lambda r: r.slice.labels,
+SPLITS: dict[str, Callable[[RollupRecord], Sequence[str]]] = {
+    "version": lambda r: [r.version],
+    "site": lambda r: [r.slice.site],
+    "profile": lambda r: [r.profile],
+    "label": lambda r: each_label(r.slice.labels),
 }
 EVENTS = 200
 Estimators = Mapping[str, Estimator | None]  # by digest
@@ -55,6 +55,7 @@ def report_of(parts: Parts, model: str, hours: float) -> DriftReport:
 def sums_of(parts: Parts, model: str, hours: float) -> list[SumsRow]:
     """The sums that a report reads; raises as `report_of` does."""
     since, now = _stretch(parts, hours)
+    _bundles(parts.store, model)
     span = _span(since, now)
     return [
         SumsRow(
@@ -90,9 +91,7 @@ def drift_report(
     Raises:
         InvalidInputError: no bundle of this model is published.
     """
-    bundles = {b.digest: b for b in store.bundles(model)}
-    if not bundles:
-        raise InvalidInputError(f"there is no model {model[:40]!r}: edge model list")
+    bundles = _bundles(store, model)
     span = _span(since, until)
     parts = store.rollups(model, span, since - SECONDS[span], until)
     labels = [label for label in store.labels(model, since) if label.taken_at < until]
@@ -115,11 +114,18 @@ def drift_report(
         devices=tuple(_device(state) for state in states),
         changes=tuple(
             EventRow(at=e.at, source=e.source, name=e.name, detail=e.detail)
-            for e in store.events(EVENTS)
-            if since <= e.at < until and e.device is None
+            for e in store.event_page(EventFilter(of_server=True), 0, EVENTS)
+            if since <= e.at < until
         ),
         concept=concept_drift(labels),
     )
+
+
+def _bundles(store: Store, model: str) -> dict[str, BundleRecord]:
+    bundles = {b.digest: b for b in store.bundles(model)}
+    if not bundles:
+        raise InvalidInputError(f"there is no model {model[:40]!r}: edge model list")
+    return bundles
 
 
 def _reference(
@@ -177,10 +183,10 @@ def _splits(
     estimators: Estimators,
 ) -> list[SplitRow]:
     rows = []
-    for by, value_of in SPLITS.items():
-        for value in sorted({value_of(p) for p in parts}):
-            here = [p for p in parts if value_of(p) == value]
-            there = [x for x in labels if _value_of_label(by, x, places) == value]
+    for by, values_of in SPLITS.items():
+        for value in sorted({value for p in parts for value in values_of(p)}):
+            here = [p for p in parts if value in values_of(p)]
+            there = [x for x in labels if value in _values_of_label(by, x, places)]
             worst, distance = _furthest(here, bundles)
             rows.append(
                 SplitRow(
@@ -195,14 +201,16 @@ def _splits(
     return rows
 
 
-def _value_of_label(by: str, label: Label, places: Mapping[str, Whereabouts]) -> str | None:
-    """On which side of a split a labelled row is; None if its device is gone."""
+def _values_of_label(by: str, label: Label, places: Mapping[str, Whereabouts]) -> Sequence[str]:
+    """On which sides of a split a labelled row is; none if its device is gone."""
     if by == "version":
-        return label.version
+        return [label.version]
     found = places.get(label.device)
     if found is None:
-        return None
-    return {"site": found.slice.site, "profile": found.profile, "labels": found.slice.labels}[by]
+        return []
+    if by == "label":
+        return each_label(found.slice.labels)
+    return [found.slice.site if by == "site" else found.profile]
 
 
 def _furthest(

@@ -40,10 +40,10 @@ class TrendRow(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class SplitRow(msgspec.Struct, frozen=True, kw_only=True):
-    """The model at one site, on one profile, in one version, or under one set of labels.
+    """The model at one site, on one profile, in one version, or on devices with one label.
 
     Attributes:
-        by: `site`, `profile`, `version` or `labels`.
+        by: `site`, `profile`, `version` or `label`, whose value is `name=value`.
         worst, distance: the input channel that is furthest from training there (Jensen-Shannon).
     """
 

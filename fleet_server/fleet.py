@@ -6,7 +6,7 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 import msgspec
 
 from edge_sdk.formats import to_json
-from fleet_server.alert_life import OVER, SEVERITIES
+from fleet_server.alert_life import SEVERITIES
 from fleet_server.records import (
     AlertRecord,
     BundleRecord,
@@ -24,6 +24,7 @@ from fleet_server.store.listing import (
     RolloutFilter,
 )
 from fleet_server.views import (
+    OVER,
     AlertRow,
     DeviceRow,
     EventRow,

@@ -4,6 +4,7 @@ Sketches are additive, so what a month, a site or a version looked like is a sum
 however many devices there are. A roll-up is kept in the commit that stores its windows.
 """
 
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Literal
 
@@ -73,6 +74,15 @@ def slice_of(digest: str, labels: Mapping[str, str]) -> Slice:
     """
     others = sorted(f"{k}={v}" for k, v in labels.items() if k != "site")
     return Slice(digest, labels.get("site", ""), ",".join(others))
+
+
+def each_label(labels: str) -> list[str]:
+    """The single labels of a slice; one that is empty if it has none.
+
+    >>> each_label("floor=2,lens=wide"), each_label("")
+    (['floor=2', 'lens=wide'], [''])
+    """
+    return re.split(r",(?=[^,=]+=)", labels)
 
 
 def taken_at(received_at: float, wall: float) -> float:

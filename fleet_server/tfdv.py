@@ -19,15 +19,15 @@ from fleet_server.expectations import Expectation, Suite
 _PROTO = "tensorflow_metadata.proto.v0"
 
 
-def schema_text(channels: Mapping[str, Channel], training: Mapping[str, Sketch]) -> str:
-    """A schema: type, presence, domain and drift comparator of every input channel.
+def schema_text(channels: Mapping[str, Channel], seen: Mapping[str, Sketch]) -> str:
+    """A schema: type, presence, domain and drift comparator of every input channel that was seen.
 
     Raises:
         InvalidInputError: the extra is missing.
     """
     schema = _module("schema_pb2").Schema()
     for name, channel in sorted(channels.items()):
-        if not name.startswith("input."):
+        if not name.startswith("input.") or name not in seen:
             continue
         feature = schema.feature.add(name=name.removeprefix("input."))
         feature.presence.min_fraction = 1.0
@@ -37,8 +37,8 @@ def schema_text(channels: Mapping[str, Channel], training: Mapping[str, Sketch])
         if channel.kind == "numeric":
             feature.type = _module("schema_pb2").FLOAT
             # A schema holds 32-bit numbers: rounded outwards, so that what was seen fits.
-            feature.float_domain.min = np.nextafter(np.float32(training[name].low), -np.inf)
-            feature.float_domain.max = np.nextafter(np.float32(training[name].high), np.inf)
+            feature.float_domain.min = np.nextafter(np.float32(seen[name].low), -np.inf)
+            feature.float_domain.max = np.nextafter(np.float32(seen[name].high), np.inf)
         else:
             feature.type = _module("schema_pb2").BYTES
             feature.string_domain.value.extend(channel.categories)

@@ -8,6 +8,7 @@ from typing import Any, Literal
 import msgspec
 
 AlertState = Literal["open", "acknowledged", "muted", "re-baselined", "closed"]
+OVER: tuple[AlertState, ...] = ("closed", "re-baselined")
 Health = Literal["live", "late", "offline", "new", "revoked"]
 
 

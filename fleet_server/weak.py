@@ -20,10 +20,17 @@ PRIOR_RIGHT, PRIOR_VOTES = 0.7, 4.0  # a function is taken for better than chanc
 Votes = NDArray[np.intp]  # (rows, functions), class numbers or ABSTAIN
 
 
-def label_model(votes: Votes, classes: int) -> tuple[Floats, Floats]:
+def label_model(votes: Votes, classes: int, known: Votes | None = None) -> tuple[Floats, Floats]:
     """Probabilities of the classes (rows, classes), and the estimated accuracy of each function.
 
-    Rows on which every function abstains get the classes' shares.
+    Rows on which every function abstains get the classes' shares. A function that votes on no row
+    on which another one does, or whose label is known, can't be judged: its accuracy is NaN, and
+    its votes count for nothing.
+
+    Args:
+        votes: class numbers, or ABSTAIN.
+        classes: how many there are.
+        known: (rows,) labels that people gave, ABSTAIN where there is none.
 
     Raises:
         InvalidInputError: fewer than two functions, or a vote that is no class.
@@ -32,22 +39,33 @@ def label_model(votes: Votes, classes: int) -> tuple[Floats, Floats]:
         raise InvalidInputError("weak supervision needs two labelling functions or more")
     if votes.size and (votes.max() >= classes or votes.min() < ABSTAIN):
         raise InvalidInputError(f"a vote must be 0 to {classes - 1}, or {ABSTAIN} to abstain")
-    voted = votes != ABSTAIN
+    truth = np.full(len(votes), ABSTAIN) if known is None else known
+    judged = _judged(votes, truth)
+    votes = np.where(judged, votes, ABSTAIN)
+    voted, sure = votes != ABSTAIN, truth != ABSTAIN
     says = np.stack([votes == c for c in range(classes)], axis=2).astype(float)
     accuracy = np.full(votes.shape[1], PRIOR_RIGHT)
     shares = np.full(classes, 1 / classes)
     chances = _chances(says, accuracy, shares)
     for _ in range(ROUNDS):
+        chances[sure] = np.eye(classes)[truth[sure]]
         right = np.einsum("rfc,rc->f", says, chances) + PRIOR_RIGHT * PRIOR_VOTES
         now = np.clip(right / (voted.sum(axis=0) + PRIOR_VOTES), 0.01, 0.99)
-        told = voted.any(axis=1)
+        told = voted.any(axis=1) | sure
         shares = (chances[told].sum(axis=0) + 1) / (told.sum() + classes)
         chances = _chances(says, now, shares)
         done = float(np.abs(now - accuracy).max()) < SETTLED
         accuracy = now
         if done:
             break
-    return chances, accuracy
+    return chances, np.where(judged, accuracy, np.nan)
+
+
+def _judged(votes: Votes, truth: Votes) -> NDArray[np.bool_]:
+    """Which functions vote somewhere on what another one votes on, or what is known."""
+    voted = votes != ABSTAIN
+    others = voted.sum(axis=1, keepdims=True) - voted + (truth != ABSTAIN)[:, None]
+    return np.asarray((voted & (others > 0)).any(axis=0))
 
 
 def spread(features: Floats, known: Votes) -> tuple[Votes, Floats]:

@@ -184,9 +184,8 @@ class Backend:
                 id=name,
                 public=device.public,
                 profile=PROFILE,
-                labels={"site": site},
                 enrolled_at=NOW,
-                **more,
+                **{"labels": {"site": site}, **more},
             )
         )
         return device

@@ -13,10 +13,14 @@ def alert() -> None:
 
 
 @alert.command(name="list")
+@click.option("--all", "over", is_flag=True, help="Also what is over, what ended last first.")
+@click.option("--kind", default="", help="Only of this kind: 'data drift', novelty, …")
+@click.option("--model", default="", help="Only about this model.")
 @asks
-def list_alerts(client: Client, *, as_json: bool) -> None:
-    """What needs a person, the costliest first, then what was over last."""
-    rows = client.alerts()
+def list_alerts(client: Client, kind: str, model: str, *, over: bool, as_json: bool) -> None:
+    """What needs a person, the costliest first."""
+    filters = {"kind": kind, "model": model}
+    rows = client.alerts(**filters) if over else client.open_alerts(**filters)
     cells = [[a.id, a.state, a.severity, a.kind, a.scope, str(a.devices), a.title] for a in rows]
     head = ["ID", "STATE", "SEVERITY", "KIND", "SCOPE", "DEVICES", "WHAT"]
     show(rows, table(head, cells), as_json=as_json)

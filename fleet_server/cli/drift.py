@@ -56,7 +56,7 @@ def show_devices(client: Client, model: str, *, as_json: bool) -> None:
             d.site,
             d.version,
             "alarm" if d.alarmed else "moved" if d.moved else "ok" if d.judged else "learning",
-            "-" if d.accuracy_change is None else f"{100 * d.accuracy_change:+.1f}",
+            "-" if d.accuracy_change is None else f"{100 * d.accuracy_change:+z.1f}",
             "; ".join(d.moved[:2]),
         ]
         for d in rows
@@ -200,10 +200,7 @@ def list_samples(client: Client, model: str, *, as_json: bool) -> None:
 def export(client: Client, model: str, out: Path, *, as_json: bool) -> None:
     """Labelled rows of MODEL as a dataset: x, y, weight, and where each row came from."""
     data = client.dataset(model)
-    try:
-        out.write_bytes(data)
-    except OSError as error:
-        raise InvalidInputError(f"{out} can't be written: {error.strerror}") from error
+    out.write_bytes(data)
     show({"path": str(out), "bytes": len(data)}, f"{out}: {len(data):,} bytes", as_json=as_json)
 
 
@@ -271,7 +268,7 @@ def _report_words(found: DriftReport) -> list[str]:
     ]  # fmt: skip
     lines += ["", table(["BY", "VALUE", "ROWS", "ESTIMATED", "FURTHEST", "DISTANCE"], splits)]
     channels = [
-        [c.name, f"{c.mean_before:.4g}", f"{c.mean:.4g}", f"{c.shift:+.2f}",
+        [c.name, f"{c.mean_before:.4g}", f"{c.mean:.4g}", f"{c.shift:+z.2f}",
          f"{c.jensen_shannon:.3f}", f"{c.psi:.3f}", "-" if c.ks is None else f"{c.ks[0]:.3f}"]
         for c in found.channels[:TOP]
     ]  # fmt: skip

@@ -86,7 +86,7 @@ def tfdv_files(  # noqa: PLR0913 - one argument an option
 
 def _shift(old: Sketch, new: Sketch) -> str:
     spread = old.variance**0.5
-    return f"{(new.mean - old.mean) / spread:+.2f}" if spread else "-"
+    return f"{(new.mean - old.mean) / spread:+z.2f}" if spread else "-"
 
 
 def _seen(client: Client, model: str, hours: float) -> tuple[Baseline, dict[str, Sketch], int]:

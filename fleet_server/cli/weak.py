@@ -33,7 +33,9 @@ Function = Callable[[NDArray[np.generic]], int]
 def weak(client: Client, model: str, functions: Path | None, sure: float, *, as_json: bool) -> None:
     """Label waiting rows of MODEL: by voting functions, or spread from labelled rows like them.
 
-    What comes out never counts for the accuracy; its certainty goes into the dataset as weight.
+    Functions are judged by where they agree and by labels that people gave; one that never meets
+    either counts for nothing. What comes out never counts for the accuracy; its certainty goes into
+    the dataset as weight.
     """
     with np.load(io.BytesIO(client.waiting(model))) as file:
         rows = {name: file[name] for name in file.files}
@@ -41,12 +43,13 @@ def weak(client: Client, model: str, functions: Path | None, sure: float, *, as_
     waiting = rows["known"] < 0
     if functions is not None:
         named = load(functions)
-        votes = vote(named, rows["x"][waiting])
-        chances, accuracy = label_model(votes, len(classes))
-        told = (votes != ABSTAIN).any(axis=1)
+        votes = vote(named, rows["x"])
+        chances, accuracy = label_model(votes, len(classes), rows["known"].astype(np.intp))
+        told = (votes[:, np.isfinite(accuracy)] != ABSTAIN).any(axis=1)
         chosen, certainty = chances.argmax(axis=1), np.where(told, chances.max(axis=1), 0.0)
+        chosen, certainty = chosen[waiting], certainty[waiting]
         cells = [
-            [name, f"{a:.3f}", f"{(v != ABSTAIN).mean():.2f}"]
+            [name, "-" if np.isnan(a) else f"{a:.3f}", f"{(v != ABSTAIN).mean():.2f}"]
             for (name, _), a, v in zip(named, accuracy, votes.T, strict=True)
         ]
     else:
@@ -77,7 +80,7 @@ def load(path: Path) -> list[tuple[str, Function]]:
         raise InvalidInputError(f"{path} can't be run: {error!r}") from error
     found = [(n, f) for n, f in sorted(vars(module).items()) if n.startswith("label_")]
     if len(found) < 2:
-        raise InvalidInputError(f"{path} has {len(found)} functions label_*: give two or more")
+        raise InvalidInputError(f"give two functions label_* or more: {path} has {len(found)}")
     return found
 
 

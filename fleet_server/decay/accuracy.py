@@ -21,7 +21,9 @@ from edge_sdk.sketch import Baseline, Floats, Sketch
 NORMAL = 1.96
 UNEXPLAINED = 0.03  # share of answers
 CHANCE = 0.4  # of sqrt(classes / rows): about the total variation of two samples of one mix
-DOUBTFUL = 0.05  # half of the interval from which an estimate is not to be believed
+# Half of what the looks leave open (95 %), from which an estimate is not to be believed: the
+# closeness that is promised of the others, so an estimate that can't say it is so close says so.
+DOUBTFUL = 0.03
 UNMOVED = 0.25  # standard deviations by which inputs move without being disturbed
 LENGTHS = (0.7, 1.0, 1.4, 2.0, 2.8, 4.0)  # of the kernel, in deviations of the looks
 SIZES = (0.1, 0.2, 0.4)  # standard deviation of accuracy over all looks
@@ -149,8 +151,8 @@ class Estimator:
             )
         if half > DOUBTFUL:
             return (
-                "inputs and answers look like nothing that the model was tried on: it may be off "
-                f"by {100 * half:.0f} points (covariate shift)"
+                "inputs and answers look unlike what the model was tried on: it may be off by "
+                f"{100 * half:.0f} points (covariate shift)"
             )
         return ""
 

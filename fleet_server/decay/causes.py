@@ -223,7 +223,8 @@ def _finding(
         severity=severity,
         since=min((s.since for s in moved if s.since is not None), default=0.0),
         versions=tuple(sorted({s.version for s in moved if s.version})),
-        title=_title(kind, scope, typical[0], len(moved), of),
+        title=f"{kind} {_where(scope, moved, everyone)}: {words(typical[0])} on {len(moved)} of "
+        f"{of} devices",
         detail=_detail(cause, loss, typical, len(rest)) + _again(moved[0].season),
         action=ACTIONS[cause],
     )
@@ -310,9 +311,11 @@ def severity_of(kind: Kind, loss: float | None) -> Severity:
     return "info"
 
 
-def _title(kind: Kind, scope: str, first: Movement, devices: int, of: int) -> str:
-    where = f"at {scope.replace('=', ' ')}" if scope != "fleet" else "in the whole fleet"
-    return f"{kind} {where}: {words(first)} on {devices} of {of} devices"
+def _where(scope: str, moved: Sequence[State], everyone: Sequence[State]) -> str:
+    if scope != "fleet":
+        return f"at {scope.replace('=', ' ')}"
+    sites, here = {s.site for s in everyone}, {s.site for s in moved}
+    return f"in the whole fleet, {len(here)} of {len(sites)} sites"
 
 
 def words(m: Movement) -> str:

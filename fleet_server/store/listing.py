@@ -72,10 +72,16 @@ class MemberFilter(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class EventFilter(msgspec.Struct, frozen=True, kw_only=True):
-    """Which lines of the history; empty leaves a question out. `name` is how theirs begins."""
+    """Which lines of the history; empty leaves a question out.
+
+    Attributes:
+        name: how theirs begins.
+        of_server: only what the server itself did, nothing of single devices.
+    """
 
     device: str = ""
     name: str = ""
+    of_server: bool = False
 
 
 class AlertFilter(msgspec.Struct, frozen=True, kw_only=True):
@@ -212,6 +218,8 @@ class Listing(Telemetry):
             query = query.where(table.c.id < before)
         if wanted.device:
             query = query.where(table.c.device == wanted.device)
+        if wanted.of_server:
+            query = query.where(table.c.device.is_(None))
         if wanted.name:
             query = query.where(table.c.name.startswith(wanted.name, autoescape=True))
         with self._read() as c:

@@ -79,6 +79,7 @@ def test_the_whole_fleet_moving_is_one_finding_not_three():
     [found] = follow(lambda device, site, t: (0.6 if t >= 30 else 1.0, 0.9), windows=40)
     assert found.scope == "fleet"
     assert len(found.devices) == 12
+    assert "in the whole fleet, 3 of 3 sites: " in found.title
 
 
 def test_one_device_alone_is_told_as_its_sensor_but_not_for_one_odd_window():

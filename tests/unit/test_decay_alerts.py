@@ -10,6 +10,7 @@ from fleet_server import alert_life as life
 from fleet_server.decay import Finding, Movement
 from fleet_server.decay.keeping import pack, unpack
 from fleet_server.fleet import alert_row
+from fleet_server.views import OVER
 from tests.fleet_sim import FleetSim
 from tests.server_side import every_alert
 
@@ -84,7 +85,7 @@ def test_what_is_over_stays_over(events):
             assert over
         else:
             assert not over or event in ("close", "found")
-        over = row.state in life.OVER
+        over = row.state in OVER
         assert (row.muted_until is None) == (row.state != "muted")
 
 

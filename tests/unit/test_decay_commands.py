@@ -2,14 +2,28 @@
 
 import json
 
+import numpy as np
 import pytest
 from click.testing import CliRunner
 
-from edge_sdk.cli import edge
-from edge_sdk.errors import EdgeError
+from edge_sdk.cli import edge, main
+from edge_sdk.errors import EdgeError, RefusedError
+from edge_sdk.messages import Sample
+from fleet_server.samples import record_of
 from tests.server_side import NOW, backend, serving
 from tests.unit.test_api_lists import an_alert
 from tests.unit.test_decay_rollups import a_label, arrived, put
+
+
+def a_sample(bundle, number, fill):
+    manifest = bundle.manifest
+    data = np.full(manifest.input.shape, fill, np.uint8)
+    sample = Sample(
+        model="digits", version="1", digest=bundle.digest, command=1, policy="margin",
+        id=f"s{number}", score=0.5, probabilities=(0.1,) * 10, dtype="uint8", shape=data.shape,
+        data=data.tobytes(),
+    )  # fmt: skip
+    return record_of(sample, "pi-1", manifest.labels, NOW)
 
 
 @pytest.fixture(scope="module")
@@ -39,6 +53,7 @@ def run(new_database, tmp_path_factory):
                     raise done.exception
                 return done.output
 
+            typed.store, typed.url, typed.token = back.store, url, token
             yield typed
 
 
@@ -76,6 +91,74 @@ def test_labels_that_are_there_are_counted_and_an_empty_queue_says_so(run):
     [row] = json.loads(run("label", "accuracy", "digits", "--json"))
     assert (row["value"], row["accuracy"]["right"]) == ("1", 1)
     assert json.loads(run("label", "list", "digits", "--json")) == []
+
+
+def test_windows_speak_tfdv_and_are_held_against_its_schema_and_great_expectations(run, tmp_path):
+    schema, statistics, suite = (tmp_path / n for n in ("s.pbtxt", "n.pbtxt", "suite.json"))
+    told = run("drift", "tfdv", "digits", "--schema", schema, "--statistics", statistics)
+    assert told.split() == [str(schema), str(statistics)]
+    assert "input.brightness" in (same := run("drift", "tfdv", "digits", "--against", statistics))
+    assert same.split()[-1] == "+0.00"
+    assert "FAILS" not in run("drift", "expect", "digits", schema)
+    wish = {"type": "expect_column_mean_to_be_between", "kwargs": {"column": "brightness"}}
+    wish["kwargs"]["min_value"] = 0.99
+    suite.write_text(json.dumps({"expectations": [wish]}))
+    with pytest.raises(RefusedError, match="1 of 1 expectations do not hold"):
+        run("drift", "expect", "digits", suite)
+    suite.write_text("{}")
+    with pytest.raises(EdgeError, match="suite can't be read"):
+        run("drift", "expect", "digits", suite)
+    with pytest.raises(EdgeError, match="say what is wanted"):
+        run("drift", "tfdv", "digits")
+    with pytest.raises(EdgeError, match="no model"):
+        run("drift", "tfdv", "other", "--schema", schema)
+
+
+def test_a_file_that_can_not_be_written_is_one_sentence(run, tmp_path, monkeypatch, capsys):
+    monkeypatch.setenv("EDGE_TOKEN", run.token)
+    nowhere = str(tmp_path / "none" / "x")
+    for asked in (
+        ("drift", "report", "digits", "--html", nowhere),
+        ("drift", "tfdv", "digits", "--schema", nowhere),
+    ):
+        with pytest.raises(SystemExit) as ended:
+            main([*asked, "--server", run.url])
+        told = capsys.readouterr().err
+        assert ended.value.code == 1
+        assert told == f"edge: {nowhere} can't be used: No such file or directory\n"
+
+
+def test_rows_that_wait_are_labelled_by_functions_and_by_spreading_and_become_a_dataset(
+    run, tmp_path
+):
+    with pytest.raises(EdgeError, match=r"came with its data: .*\[samples\]"):
+        run("label", "weak", "digits")
+    bundle = run.store.bundles("digits")[0]
+    run.store.add_samples([a_sample(bundle, n, fill=15 if n % 2 else 1) for n in range(24)])
+    with pytest.raises(EdgeError, match="nothing to spread"):
+        run("label", "weak", "digits")
+    functions = tmp_path / "functions.py"
+    functions.write_text(
+        "def label_bright(row):\n    return 1 if row.mean() > 8 else -1\n"
+        "def label_corner(row):\n    return 1 if row[0, 0] > 8 else -1\n"
+        "def label_dark(row):\n    return 0 if row.mean() < 8 else -1\n"
+    )
+    told = run("label", "weak", "digits", "--functions", functions)
+    assert "12 of 24 waiting rows labelled" in told
+    assert ["label_dark", "-", "0.50"] in [line.split() for line in told.splitlines()]
+    rows = "".join(f"pi-1,s{n},digits,1,0,{n % 2},{NOW - 9}\n" for n in range(24) if n % 3 == 0)
+    given = tmp_path / "labels.csv"
+    given.write_text("device,row,model,version,predicted,label,taken_at\n" + rows)
+    assert "labelled" in run("label", "add", given, "--picked")
+    told = json.loads(run("label", "weak", "digits", "--json"))
+    assert (told["labelled"], json.loads(run("label", "list", "digits", "--json"))) == (16, [])
+    out = tmp_path / "rows.npz"
+    assert str(out) in run("label", "export", "digits", "--out", out)
+    with np.load(out) as made:
+        assert made["y"].tolist() == [int(x.max() > 8) for x in made["x"]]
+        origins = json.loads(made["lineage"].item())["rows"]
+    assert {origin["source"] for origin in origins} == {"feedback", "weak"}
+    assert "pi-1" not in {origin["device"] for origin in origins}
 
 
 def test_webhooks_are_added_listed_followed_and_ended(run):

@@ -183,6 +183,21 @@ def test_the_label_model_finds_who_can_be_trusted_and_beats_the_majority():
             label_model(wrong, 3)
 
 
+def test_a_labelling_function_that_nothing_speaks_for_or_against_counts_for_nothing():
+    votes = np.array([[1, -1], [1, -1], [-1, 0], [-1, -1]])
+    chances, accuracy = label_model(votes, 2)
+    assert np.isnan(accuracy).all()
+    assert np.allclose(chances, 0.5)
+    chances, accuracy = label_model(votes, 2, known=np.array([1, -1, -1, 0]))
+    assert accuracy[0] > 0.7
+    assert np.isnan(accuracy[1])
+    assert chances[1].argmax() == 1
+    right = label_model(np.array([[1, 1]] * 40), 2)[1]
+    wrong = label_model(np.array([[1, 0]] * 40), 2, known=np.ones(40, int))[1]
+    assert (right > 0.9).all()
+    assert wrong[0] > 0.9 > 0.2 > wrong[1]
+
+
 def test_labels_spread_to_rows_that_look_alike():
     rng = np.random.default_rng(3)
     features = np.concatenate([rng.normal(0, 1, (50, 2)), rng.normal(6, 1, (50, 2))])
@@ -218,7 +233,7 @@ def test_labelling_functions_come_from_the_users_file_and_their_mistakes_are_nam
     file.write_text("def label_a(row):\n    return row.nope\ndef label_b(row):\n    return 0\n")
     with pytest.raises(EdgeError, match="label_a fails at row 0"):
         vote(load(file), np.zeros((1, 2)))
-    for text, words in (("x = (", "can't be run"), ("def label_a(r): return 0", "two or more")):
+    for text, words in (("x = (", "can't be run"), ("def label_a(r): return 0", "two functions")):
         file.write_text(text)
         with pytest.raises(InvalidInputError, match=words):
             load(file)

@@ -44,7 +44,7 @@ class Camera:
 
 
 def watched_inside(key):
-    """A bundle whose model shows its embedding, and whose baseline knows how novel rows are in it."""
+    """A bundle whose model shows its embedding, and its baseline how novel rows are in it."""
     data, train, held = with_embedding(MODEL.read_bytes()), scenes(500, 1), scenes(500, 2)
     real, schema = LiteRt(data, Preprocessing(scale=1 / 16)), schema_of(held)
     subspace = fit_subspace(real.embed_rows(train).astype(float))

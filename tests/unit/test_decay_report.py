@@ -21,6 +21,7 @@ from tests.server_side import NOW, Clock, backend
 from tests.unit.test_decay_rollups import a_label, arrived, put
 
 HOUR = 3600.0
+SOUTH = {"site": "south", "lens": "wide", "floor": "2"}
 
 
 @pytest.fixture
@@ -32,9 +33,7 @@ def back(tmp_path, database):
 @pytest.fixture
 def lived(back):
     """Three hours of two sites; in the last one the south is brighter."""
-    north, south = back.device("pi-1"), back.device("pi-2")
-    with back.store._write() as c:
-        c.exec_driver_sql("""UPDATE devices SET labels = '{"site":"south"}' WHERE id = 'pi-2'""")
+    north, south = back.device("pi-1"), back.device("pi-2", labels=SOUTH)
     for hour in range(3):
         at = NOW + hour * HOUR
         put(back, arrived(north, back.window(rows=50, seed=hour), at=at, wall=at))
@@ -59,6 +58,8 @@ def test_the_report_tells_trend_splits_and_what_is_different_now(lived):
     assert [t.rows for t in found.trend] == [100, 100, 100]
     sites = {s.value: s for s in found.splits if s.by == "site"}
     assert {name: s.rows for name, s in sites.items()} == {"north": 150, "south": 150}
+    labels = {s.value: s.rows for s in found.splits if s.by == "label"}
+    assert labels == {"(none)": 150, "lens=wide": 150, "floor=2": 150}
     assert sites["south"].worst == "input.brightness"
     assert sites["south"].distance > sites["north"].distance
     first = found.channels[0]
@@ -67,6 +68,16 @@ def test_the_report_tells_trend_splits_and_what_is_different_now(lived):
     assert first.ks[0] <= first.ks[1]
     assert sum(first.now) == pytest.approx(1)
     assert found.reference == "the time before, in the same version"
+
+
+def test_what_changed_in_the_same_hours_is_told_however_much_devices_say(lived):
+    lived.store.add_event(NOW - 2 * HOUR, "ann", "too early", "")
+    lived.store.add_event(NOW + 1, "ann", "rollout started", "digits 2")
+    with lived.store.transaction():
+        for number in range(300):
+            lived.store.add_event(NOW + 2 + number, "pi-1", "started", "", "pi-1")
+    told = [(e.name, e.detail) for e in report(lived, since=NOW + 0.5).changes]
+    assert told == [("rollout started", "digits 2")]
 
 
 def test_a_first_hour_is_held_against_the_training_data(back):

@@ -46,11 +46,8 @@ def a_label(**changes):
 
 
 def test_windows_are_summed_by_hour_and_day_for_each_site_and_label_set(back):
-    north, south = back.device("pi-1"), back.device("pi-2")
-    with back.store._write() as c:
-        c.exec_driver_sql(
-            """UPDATE devices SET labels = '{"site":"south","lens":"wide"}' WHERE id = 'pi-2'"""
-        )
+    north = back.device("pi-1")
+    south = back.device("pi-2", labels={"site": "south", "lens": "wide"})
     put(back, arrived(north, back.window(rows=10)), arrived(south, back.window(rows=20)))
     put(back, arrived(north, back.window(rows=5, seed=4), wall=NOW + 3600, at=NOW + 3600))
     hours = back.store.rollups("digits", "hour", 0)
