@@ -29,13 +29,13 @@ KEY = SigningKey.generate()
 BUNDLE = unpack(make_bundle(KEY), [KEY.public])
 
 
-def scripts(devices: list[Device], boot: str) -> list[Script]:
+def scripts(devices: list[Device], boot: str, each: int = EACH) -> list[Script]:
     """The same number of windows from each, under a boot of its own each time."""
     window = packed(window_of(BUNDLE, rows=60), BUNDLE.baseline)
     found = []
     for device in devices:
         device.restarted(boot)
-        messages = [device.message(window)[1] for _ in range(EACH)]
+        messages = [device.message(window)[1] for _ in range(each)]
         found.append(Script(device.name, device.secrets.mqtt_password, messages))
     return found
 

@@ -3,9 +3,11 @@
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import chain
 from operator import attrgetter
+from typing import Any
 
 import msgspec
-from sqlalchemy import Table, bindparam, delete, func, insert, select, tuple_, update
+from sqlalchemy import Connection, Table, bindparam, delete, func, insert, select, tuple_, update
+from sqlalchemy.exc import DBAPIError
 
 from edge_sdk.formats import from_msgpack
 from edge_sdk.messages import Window
@@ -25,14 +27,17 @@ from fleet_server.streams import Stream
 Key = tuple[str, str]  # device, boot
 POISON_KEPT = 1000
 POISON_BYTES = 4096
+_FIELDS = NewWindow.__struct_fields__
 _INSERT = (
-    f"INSERT INTO windows ({', '.join(NewWindow.__struct_fields__)}) VALUES {{}} "  # noqa: S608
+    f"INSERT INTO windows ({', '.join(_FIELDS)}) VALUES {{}} "  # noqa: S608
     "ON CONFLICT DO NOTHING"
 )  # of our own names alone
-_MARKS = f"({', '.join('?' * len(NewWindow.__struct_fields__))})"
-_NAMED = f"({', '.join(f'%({name})s' for name in NewWindow.__struct_fields__)})"
+_MARKS = f"({', '.join('?' * len(_FIELDS))})"
+_NAMED = f"({', '.join(f'%({name})s' for name in _FIELDS)})"
+_BINARY = {str: "text", int: "int8", float: "float8", bytes: "bytea"}  # PostgreSQL's names
 ROWS = 500  # a statement: SQLite lets go of the interpreter once a statement, not once a row
-_columns = attrgetter(*NewWindow.__struct_fields__)
+_columns = attrgetter(*_FIELDS)
+_COPY = f"COPY windows ({', '.join(_FIELDS)}) FROM STDIN (FORMAT BINARY)"
 NUMBERS = [tables.windows.c[name] for name in WindowRecord.__struct_fields__]
 
 
@@ -92,8 +97,8 @@ class Telemetry(Database):
         if not given:
             return
         with self._write() as c:
-            if c.dialect.paramstyle != "qmark":
-                c.exec_driver_sql(_INSERT.format(_NAMED), list(map(msgspec.structs.asdict, given)))
+            if c.dialect.name == "postgresql":
+                _copy(c, given)
                 return
             for start in range(0, len(given), ROWS):
                 part = given[start : start + ROWS]
@@ -190,6 +195,24 @@ class Telemetry(Database):
         with self._read() as c:
             rows = c.execute(select(*columns).order_by(table.c.id.desc()).limit(limit))
             return [EventRecord(**row) for row in rows.mappings()]
+
+
+def _copy(c: Connection, given: Sequence[NewWindow]) -> None:
+    """By COPY, for half of what inserting row by row costs; it knows no ON CONFLICT."""
+    from psycopg import Error
+    from psycopg.errors import UniqueViolation
+
+    types = [_BINARY[tables.windows.c[name].type.python_type] for name in _FIELDS]
+    cursor: Any = c.connection.cursor()  # psycopg's own
+    try:
+        with c.begin_nested(), cursor, cursor.copy(_COPY) as copy:
+            copy.set_types(types)
+            for row in map(_columns, given):
+                copy.write_row(row)
+    except UniqueViolation:  # its boot's numbers were forgotten, and it was sent again
+        c.exec_driver_sql(_INSERT.format(_NAMED), list(map(msgspec.structs.asdict, given)))
+    except Error as error:  # past SQLAlchemy, which would have told it so
+        raise DBAPIError.instance(_COPY, None, error, Error, dialect=c.dialect) from error
 
 
 def _ranges(data: bytes) -> tuple[tuple[int, int], ...]:

@@ -15,7 +15,7 @@ from sqlalchemy import MetaData, create_engine, func, insert, select
 from edge_sdk.errors import EdgeError, InvalidInputError, RefusedError
 from edge_sdk.messages import Assignment, sign_assignment
 from edge_sdk.signing import SigningKey
-from fleet_server.records import AlertRecord, DeviceRecord, Poison
+from fleet_server.records import AlertRecord, DeviceRecord, NewWindow, Poison
 from fleet_server.store import Store, tables
 from fleet_server.store.engines import open_engine
 from tests.server_side import NOW, every_alert
@@ -46,6 +46,28 @@ def an_order(device="pi-1", generation=1, version="1"):
 
 def a_device(name):
     return DeviceRecord(id=name, public="00", profile="p", labels={"site": "s"}, enrolled_at=NOW)
+
+
+def a_window(seq, *, version="1"):
+    return NewWindow(
+        device="pi-1",
+        boot="b",
+        seq=seq,
+        received_at=NOW,
+        wall=NOW,
+        model="digits",
+        version=version,
+        digest="d",
+        edges_id="e",
+        seconds=5.0,
+        rows=10,
+        errors=0,
+        skew=0,
+        confidence_mean=0.9,
+        confidence_rows=10,
+        latency_mean=None,
+        body=b"\x00\xff",
+    )
 
 
 def test_migrations_from_nothing_give_the_tables_that_the_code_uses(database, store):
@@ -158,6 +180,9 @@ def test_text_that_postgresql_does_not_hold_is_refused_in_words(pool):
             store.add_event(NOW, "s", "a\0b", "")
         with pytest.raises(InvalidInputError, match="the database can't hold this"):
             store.device("a\0b")
+        with pytest.raises(InvalidInputError, match="the database can't hold this"):
+            store.add_windows([a_window(1), a_window(2, version="a\0b")])
+        assert store.windows("digits", 0.0) == []
 
 
 def test_a_database_that_is_not_there_is_told_without_its_password():
@@ -169,6 +194,12 @@ def test_a_database_that_is_not_there_is_told_without_its_password():
         Store("mysql://fleet@127.0.0.1/fleet")
 
 
+def killed_amid(store, postgres):
+    with store.transaction():
+        postgres.kill()
+        store.add_windows([a_window(1)])
+
+
 def test_a_database_that_went_and_came_back_is_used_again(postgres):
     url = postgres.new_database()
     with Store(url) as store:
@@ -178,6 +209,9 @@ def test_a_database_that_went_and_came_back_is_used_again(postgres):
             store.devices()
         with pytest.raises(EdgeError, match="can't be written"):
             store.add_device(a_device("pi-2"))
+        postgres.start()
+        with pytest.raises(EdgeError, match="can't be written"):
+            killed_amid(store, postgres)
         postgres.start()
         store.add_device(a_device("pi-2"))
         assert [device.id for device in store.devices()] == ["pi-1", "pi-2"]
@@ -262,6 +296,12 @@ def test_an_alert_is_one_row_however_often_it_is_saved(store):
         )
     assert [alert.state for alert in every_alert(store)] == ["closed"]
     assert store.open_alerts() == []
+
+
+def test_windows_that_are_there_already_stay_as_they_are(store):
+    store.add_windows([a_window(1), a_window(2)])
+    store.add_windows([a_window(2, version="2"), a_window(3)])
+    assert [w.version for w in store.windows("digits", 0.0)] == ["1", "1", "1"]
 
 
 def test_messages_set_aside_are_cut_and_counted(store):
