@@ -22,10 +22,14 @@ PUBLISHER = SigningKey.generate()
 
 
 @pytest.fixture(scope="module")
-def server(tmp_path_factory):
+def server(new_database, tmp_path_factory):
     folder = tmp_path_factory.mktemp("server")
     PUBLISHER.save(folder / "signing.key")
-    with server_process(folder / "data", "--publisher", str(folder / "signing.pub")) as found:
+    trusted = ("--publisher", str(folder / "signing.pub"))
+    with (
+        new_database(folder) as database,
+        server_process(folder / "data", *trusted, database=database) as found,
+    ):
         yield found
 
 

@@ -26,10 +26,14 @@ BUNDLE = make_bundle(KEY, model=bytes(range(256)) * 700)
 
 
 @pytest.fixture(scope="module")
-def server(tmp_path_factory):
+def server(new_database, tmp_path_factory):
     folder = tmp_path_factory.mktemp("server")
     KEY.save(folder / "signing.key")
-    with server_process(folder / "data", "--publisher", str(folder / "signing.pub")) as running:
+    trusted = ("--publisher", str(folder / "signing.pub"))
+    with (
+        new_database(folder) as database,
+        server_process(folder / "data", *trusted, database=database) as running,
+    ):
         yield running
 
 

@@ -20,8 +20,8 @@ KEY = SigningKey.generate()
 
 
 @pytest.fixture(scope="module")
-def home(tmp_path_factory):
-    """A user's folders, with the key that `edge convert` would have made."""
+def home(new_database, tmp_path_factory):
+    """A user's folders, other ones with each database, with a key as `edge convert` makes it."""
     home = tmp_path_factory.mktemp("home")
     KEY.save(home / "config" / "edge" / "signing.key")
     (home / "good.edge").write_bytes(make_bundle(KEY))
@@ -40,8 +40,9 @@ def _environment(home):
 
 
 @pytest.fixture(scope="module")
-def server(home):
-    with server_process(home / "data" / "edge-server") as running:
+def server(new_database, home):
+    data = home / "data" / "edge-server"
+    with new_database(home) as database, server_process(data, database=database) as running:
         yield running
 
 
@@ -183,15 +184,16 @@ def test_ctrl_c_stops_it_even_while_a_page_listens(tmp_path):
         assert not (data / "server.json").exists()
 
 
-def test_other_publishers_void_the_tokens_made_before(tmp_path):
+def test_other_publishers_void_the_tokens_made_before(tmp_path, database):
     other = SigningKey.generate()
     KEY.save(tmp_path / "signing.key")
     other.save(tmp_path / "other.key")
-    with server_process(tmp_path / "data", "--publisher", str(tmp_path / "signing.pub")) as first:
+    data, one, two = (tmp_path / name for name in ("data", "signing.pub", "other.pub"))
+    with server_process(data, "--publisher", str(one), database=database) as first:
         with first.client() as fleet:
             token = fleet.new_enrolment_key(uses=9).token
         first.stop()
-    with server_process(tmp_path / "data", "--publisher", str(tmp_path / "other.pub")) as second:
+    with server_process(data, "--publisher", str(two), database=database) as second:
         until(lambda: "are void" in second.output)
         http = httpx2.Client(base_url=second.where.url)
         with http, pytest.raises(AssertionError, match="used up"):

@@ -86,7 +86,7 @@ def folder(tmp_path):
     return tmp_path
 
 
-def started(folder, database=""):
+def started(folder, database):
     publisher = str(folder / "signing.pub")
     return server_process(folder / "data", "--publisher", publisher, database=database)
 
@@ -101,8 +101,8 @@ def joined(server, name):
     return device, trust
 
 
-def test_what_devices_publish_is_stored_once_and_acknowledged(folder):
-    with started(folder) as server:
+def test_what_devices_publish_is_stored_once_and_acknowledged(folder, database):
+    with started(folder, database) as server:
         with server.client() as fleet:
             fleet.publish(make_bundle(KEY))
         links = [Link(joined(server, f"pi-{n}")[0], server.where.mqtt_port) for n in range(3)]
@@ -121,15 +121,17 @@ def test_what_devices_publish_is_stored_once_and_acknowledged(folder):
             until(lambda link=link: link.pubacked == set(range(1, link.device.seq + 1)))
             link.close()
         assert server.stop() == 0
-    with Store(folder / "data" / "fleet.db") as store:
+    with opened(folder, database) as store:
         stored = [(w.device, w.seq) for w in store.windows("digits", 0)]
         assert sorted(stored) == [(f"pi-{n}", seq) for n in range(3) for seq in range(1, 201)]
         assert [e.name for e in store.events() if e.device and e.name == "twice"] == ["twice"]
         assert {d.rows for d in store.devices()} == {2000}
 
 
-def test_an_order_reaches_a_connected_device_at_once_and_a_later_one_when_it_subscribes(folder):
-    with started(folder) as server:
+def test_an_order_reaches_a_connected_device_at_once_and_a_later_one_when_it_subscribes(
+    folder, database
+):
+    with started(folder, database) as server:
         device, trust = joined(server, "pi-1")
         with server.client() as fleet, linked(device, server.where.mqtt_port) as link:
             fleet.publish(make_bundle(KEY))

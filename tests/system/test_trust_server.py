@@ -19,10 +19,14 @@ KEY = SigningKey.generate()
 
 
 @pytest.fixture(scope="module")
-def server(tmp_path_factory):
-    data = tmp_path_factory.mktemp("server") / "data"
-    KEY.save(data.parent / "signing.key")
-    with server_process(data, "--publisher", str(data.parent / "signing.pub")) as running:
+def server(new_database, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("server")
+    KEY.save(folder / "signing.key")
+    trusted = ("--publisher", str(folder / "signing.pub"))
+    with (
+        new_database(folder) as database,
+        server_process(folder / "data", *trusted, database=database) as running,
+    ):
         yield running
 
 
