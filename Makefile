@@ -13,7 +13,7 @@ help:  ## what there is to do
 demo: $(UV)  ## the whole story on this machine; CI=1 ends by itself, GOOD_V3=1 tells the other ending
 	$(RUN) edge demo --out demo-out $(if $(CI),--ci) $(if $(GOOD_V3),--good-v3)
 
-test: $(UV)  ## the whole test suite, a process a core and four at most; ARGS='-n 0 -k rollout' for some
+test: $(UV)  ## the whole test suite, a process more than cores and four at most; ARGS='-n 0 -k rollout' for some
 	$(RUN) pytest -n auto --maxprocesses 4 --dist worksteal $(ARGS)
 
 test-arm: $(UV)  ## the agent on an emulated 64-bit ARM; needs root, qemu-user-static, mmdebstrap

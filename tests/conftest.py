@@ -19,6 +19,21 @@ os.environ["PYTHONPATH"] = os.pathsep.join(
 )
 
 
+def pytest_xdist_auto_num_workers():
+    """One more than there are cores: many tests wait for agents, servers and brokers."""
+    return len(os.sched_getaffinity(0)) + 1
+
+
+def pytest_collection_modifyitems(items):
+    """Those that may take longest first, lest one process be left alone with them at the end."""
+    items.sort(key=_allowed, reverse=True)
+
+
+def _allowed(item):
+    own = item.get_closest_marker("timeout")
+    return own.args[0] if own else 0
+
+
 @pytest.fixture(scope="session")
 def postgres():
     """A real PostgreSQL, one for the whole run."""

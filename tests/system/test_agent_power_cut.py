@@ -14,7 +14,7 @@ from edge_sdk.messages import sign_assignment
 from tests.agent_world import FleetServer, config, eventually, running, tiny_bundle
 from tests.power_cut import Plan, Result
 
-pytestmark = pytest.mark.system
+pytestmark = [pytest.mark.system, pytest.mark.timeout(600)]
 SEED = 20260
 POINTS, MOMENTS, PROCESSES = 120, 12, 4
 

@@ -28,7 +28,7 @@ from fleet_server.store import Store
 from tests.agent_world import SystemClock, at_work, config, rows, tiny_bundle
 from tests.server_side import ServerProcess
 
-pytestmark = pytest.mark.system
+pytestmark = [pytest.mark.system, pytest.mark.timeout(900)]
 PROFILE, AGENTS = "raspberry-pi-4", 8
 PUBLISHER = SigningKey.generate()
 # Latency is left out: agents of one process time each other.
@@ -52,8 +52,9 @@ STORY = (
 class Site:
     """A server on fixed ports that can be killed, and the agents that stay."""
 
-    def __init__(self, folder):
+    def __init__(self, folder, database):
         PUBLISHER.save(folder / "signing.key")
+        self.database = database
         self.folder, self.data = folder, folder / "data"
         with (
             socket.create_server(("127.0.0.1", 0)) as a,
@@ -66,7 +67,7 @@ class Site:
         web, mqtt = (str(port) for port in self.ports)
         self.server = ServerProcess(
             self.data, "--publisher", str(self.folder / "signing.pub"), "--port", web,
-            "--mqtt-port", mqtt,
+            "--mqtt-port", mqtt, database=self.database,
         )  # fmt: skip
         self.client = self.server.client()
 
@@ -141,8 +142,8 @@ def quick(name, gates):
     return document | {"gates": gates}
 
 
-def test_every_strategy_comes_to_its_end_though_its_server_is_killed(tmp_path):
-    site = Site(tmp_path)
+def test_every_strategy_comes_to_its_end_though_its_server_is_killed(tmp_path, database):
+    site = Site(tmp_path, database)
     with ExitStack() as stack:
         stack.callback(site.stop)
         site.agents(stack)
@@ -160,7 +161,7 @@ def test_every_strategy_comes_to_its_end_though_its_server_is_killed(tmp_path):
             served = str(number) if ending == "promoted" else served
             site.when(lambda v=served: site.running() == [v] * AGENTS, site.running)
         site.stop()
-        with Store(site.data / DATABASE) as store:
+        with Store(database if isinstance(database, str) else site.data / DATABASE) as store:
             for rollout, (name, _, _, ending) in zip(rollouts, STORY, strict=True):
                 nothing_lost_nothing_doubled(store, rollout, name, ending)
             each_device_ran_each_version_once(store, store.standings(rollouts[-1]))
