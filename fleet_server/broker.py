@@ -33,6 +33,17 @@ TRY_AGAIN_SECONDS = 1.0
 MQTT, MQTTS = 1883, 8883
 
 
+def _in_a_sentence(record: logging.LogRecord) -> bool:
+    """A link that broke: gmqtt tells it with a traceback, though it is no bug but the network."""
+    if record.exc_info:
+        record.msg, record.args = "the link to the broker broke: %s", (record.exc_info[1],)
+        record.exc_info = None
+    return True
+
+
+logging.getLogger("gmqtt.mqtt.protocol").addFilter(_in_a_sentence)
+
+
 class Address(msgspec.Struct, frozen=True):
     """Where the broker is."""
 
