@@ -221,7 +221,7 @@ class Listing(Telemetry):
         if wanted.of_server:
             query = query.where(table.c.device.is_(None))
         if wanted.name:
-            query = query.where(table.c.name.startswith(wanted.name, autoescape=True))
+            query = query.where(table.c.name.istartswith(wanted.name, autoescape=True))
         with self._read() as c:
             return [EventRecord(**row) for row in c.execute(query.limit(limit)).mappings()]
 
@@ -372,12 +372,12 @@ def _newest_first(
 def _filtered(query: Select, wanted: DeviceFilter) -> Select:  # type: ignore[type-arg]
     table = tables.devices
     if wanted.q:
-        query = query.where(table.c.id.startswith(wanted.q, autoescape=True))
+        query = query.where(table.c.id.istartswith(wanted.q, autoescape=True))
     if wanted.profile:
         query = query.where(table.c.profile == wanted.profile)
     if wanted.site:  # labels are JSON without spaces, as `add_device` writes them
         told = msgspec.json.encode({"site": wanted.site}).decode()[1:-1]
-        query = query.where(table.c.labels.contains(told, autoescape=True))
+        query = query.where(func.replace(table.c.labels, told, "") != table.c.labels)
     if wanted.model:
         query = query.where(table.c.running_model == wanted.model)
     if wanted.running:

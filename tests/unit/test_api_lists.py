@@ -1,7 +1,10 @@
 """Every list of the API in pages, filtered on the server; nobody changes what they did not see."""
 
+from urllib.parse import quote
+
 import numpy as np
 import pytest
+from msgspec.structs import replace
 from starlette.testclient import TestClient
 
 from edge_sdk.formats import to_json, to_msgpack
@@ -136,6 +139,29 @@ def test_lists_are_filtered_on_the_server(admin):
     assert count(f"rollouts/{admin.rollout}/devices", standing="confirmed") == 0
     assert count("users", role="admin") == 0
     assert count("events", name="rollout", device="") > 0
+
+
+def test_names_are_found_and_paged_alike_in_every_database_however_it_sorts(admin):
+    odd = ["Cam_2", "cam-1", "Zoo", "cam%2", "_x", "\u00e4", "cam_1"]
+    for name in odd:
+        admin.back.device(name)
+    store = admin.back.store
+    store.rekey(replace(store.device("Zoo"), labels={"site": "North"}))
+
+    def ids(path):
+        return [row["id"] for row in admin.get(f"/api/v1/{path}").json()["items"]]
+
+    paged, place = [], "devices?limit=2"
+    while place:
+        page = admin.get(f"/api/v1/{place}").json()
+        paged += [row["id"] for row in page["items"]]
+        place = page["next"] and f"devices?limit=2&after={quote(page['next'])}"
+    assert paged == ids("devices?limit=100")
+    assert sorted(paged) == sorted([*odd, *(f"pi-{n}" for n in range(FEW))])
+    assert sorted(ids("devices?q=CAM_")) == ["Cam_2", "cam_1"]
+    assert ids("devices?q=cam%25") == ["cam%2"]
+    assert ids("devices?site=North") == ["Zoo"]
+    assert "Zoo" not in ids("devices?site=north")
 
 
 def test_a_cursor_that_is_none_is_refused_in_words(admin):
