@@ -8,8 +8,8 @@ from fastapi.responses import HTMLResponse
 from edge_sdk.errors import FormatError, InvalidInputError
 from fleet_server.answers import answer, read_body
 from fleet_server.api_types import LabelsTaken, Page
-from fleet_server.drift_report import report_of, sums_of
-from fleet_server.drift_views import DriftReport, SumsRow
+from fleet_server.drift_report import device_row, report_of, states_of, sums_of
+from fleet_server.drift_views import DeviceDriftRow, DriftReport, SumsRow
 from fleet_server.labels import MAX_LABELS, Label, why_not
 from fleet_server.openapi import gives, takes
 from fleet_server.paging import page_of
@@ -31,6 +31,12 @@ def drift_routes(router: APIRouter, parts: Parts) -> None:
     def sums(model: str, hours: float = 24.0, after: str = "", limit: int = 100) -> Response:
         """A model's windows of the last hours, summed by hour or day: for other tools."""
         return answer(page_of(sums_of(parts, model, hours), _place, after, limit))
+
+    @router.get("/drift/{model}/devices", responses=gives(Page[DeviceDriftRow]))
+    def devices(model: str, after: str = "", limit: int = 100) -> Response:
+        """Every device of a model against its own past."""
+        page = page_of(states_of(parts, model), lambda state: state.device, after, limit)
+        return answer(Page(tuple(map(device_row, page.items)), page.next))
 
     @router.get("/drift/{model}/page", response_class=HTMLResponse)
     def page(model: str, hours: float = 24.0) -> Response:

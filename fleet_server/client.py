@@ -44,7 +44,7 @@ from fleet_server.api_types import (
     TokenText,
     UserRow,
 )
-from fleet_server.drift_views import DriftReport, SumsRow
+from fleet_server.drift_views import DeviceDriftRow, DriftReport, SumsRow
 from fleet_server.field_latency import FieldLatency
 from fleet_server.labels import Label
 from fleet_server.views import (
@@ -228,6 +228,10 @@ class Client:
     def drift(self, model: str, hours: float) -> DriftReport:
         """How a model fared in the last hours."""
         return self._get(f"drift/{_part(model)}?hours={hours}", DriftReport)
+
+    def drift_devices(self, model: str) -> list[DeviceDriftRow]:
+        """Every device of a model against its own past."""
+        return list(self._all(f"drift/{_part(model)}/devices", DeviceDriftRow))
 
     def drift_page(self, model: str, hours: float) -> bytes:
         """The same as a page that needs nothing else."""

@@ -4,6 +4,7 @@ Reads only; what is told of single devices comes from the last look of `drift_al
 """
 
 from collections.abc import Callable, Mapping, Sequence
+from heapq import nlargest
 
 import msgspec
 import numpy as np
@@ -42,6 +43,7 @@ SPLITS: dict[str, Callable[[RollupRecord], Sequence[str]]] = {
     "label": lambda r: each_label(r.slice.labels),
 }
 EVENTS = 200
+DEVICES = 200  # shown of a large fleet
 Estimators = Mapping[str, Estimator | None]  # by digest
 
 
@@ -50,6 +52,12 @@ def report_of(parts: Parts, model: str, hours: float) -> DriftReport:
     since, now = _stretch(parts, hours)
     states = parts.controls.drift_states(model)
     return drift_report(parts.store, model, states, since, now)
+
+
+def states_of(parts: Parts, model: str) -> Sequence[State]:
+    """Every device by name as last looked at; raises InvalidInputError for an unknown model."""
+    _bundles(parts.store, model)
+    return sorted(parts.controls.drift_states(model), key=lambda state: state.device)
 
 
 def sums_of(parts: Parts, model: str, hours: float) -> list[SumsRow]:
@@ -111,7 +119,9 @@ def drift_report(
         channels=_channels([p for p in parts if p.start == starts[-1]], before, bundles)
         if starts
         else (),
-        devices=tuple(_device(state) for state in states),
+        devices=tuple(device_row(state) for state in nlargest(DEVICES, states, key=_stands_out)),
+        followed=len(states),
+        stand_out=sum(state.alarmed for state in states),
         changes=tuple(
             EventRow(at=e.at, source=e.source, name=e.name, detail=e.detail)
             for e in store.event_page(EventFilter(of_server=True), 0, EVENTS)
@@ -303,6 +313,7 @@ def _channel(name: str, channel: Channel, before: Sketch, now: Sketch) -> Channe
         hellinger=d.hellinger(old, new),
         psi=d.psi(old, new),
         cramers_v=d.cramers_v(old, new),
+        chi_squared=None if numeric else d.chi_squared(old, new),
         ks=d.ks(old, new) if numeric else None,
         wasserstein=d.wasserstein(old, new, points) if numeric else None,
         shift=(now.mean - before.mean) / channel.sd if numeric and channel.sd else 0.0,
@@ -325,7 +336,11 @@ def _sketch(channel: Channel) -> Sketch:
     return Sketch(list(channel.counts), rows, 0, rows * channel.mean, rows * square, *ends)
 
 
-def _device(state: State) -> DeviceDriftRow:
+def _stands_out(state: State) -> tuple[bool, bool]:
+    return state.alarmed, bool(state.moved)
+
+
+def device_row(state: State) -> DeviceDriftRow:
     return DeviceDriftRow(
         device=state.device,
         site=state.site,

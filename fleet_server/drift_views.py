@@ -62,6 +62,7 @@ class ChannelRow(msgspec.Struct, frozen=True, kw_only=True):
         jensen_shannon, hellinger, psi: distances of the histograms.
         ks, wasserstein: least and most that the rows behind the bins can have; None for categories.
         cramers_v: size of the chi-squared.
+        chi_squared: the statistic and its degrees of freedom; None for numbers.
         shift: change of the mean in standard deviations of the training data.
         missing, missing_before: shares.
         edges, categories: of the bins.
@@ -73,6 +74,7 @@ class ChannelRow(msgspec.Struct, frozen=True, kw_only=True):
     hellinger: float
     psi: float
     cramers_v: float
+    chi_squared: tuple[float, int] | None = None
     ks: tuple[float, float] | None
     wasserstein: tuple[float, float] | None
     shift: float
@@ -122,6 +124,7 @@ class DriftReport(msgspec.Struct, frozen=True, kw_only=True):
 
     Attributes:
         reference: what `channels` are held against, in words.
+        devices: those that stand out first, 200 at most; of all, `followed`, so many stand out.
         changes: what else happened in the same hours.
         concept: what the detectors of concept drift say of the labelled rows, in words.
     """
@@ -135,5 +138,7 @@ class DriftReport(msgspec.Struct, frozen=True, kw_only=True):
     splits: tuple[SplitRow, ...]
     channels: tuple[ChannelRow, ...]
     devices: tuple[DeviceDriftRow, ...]
+    followed: int = 0
+    stand_out: int = 0
     changes: tuple[EventRow, ...]
     concept: tuple[str, ...] = ()

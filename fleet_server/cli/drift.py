@@ -13,7 +13,7 @@ from fleet_server.api_types import AskSamples
 from fleet_server.cli.asking import asks, show
 from fleet_server.cli.table import moment, table
 from fleet_server.client import Client
-from fleet_server.drift_views import AccuracyRow, DriftReport
+from fleet_server.drift_views import AccuracyRow, ChannelRow, DriftReport
 from fleet_server.labels import MAX_LABELS, Label
 from fleet_server.samples import FARTHEST, region_of
 
@@ -49,7 +49,7 @@ def report(client: Client, model: str, hours: float, html: Path | None, *, as_js
 @asks
 def show_devices(client: Client, model: str, *, as_json: bool) -> None:
     """Every device of MODEL against its own past."""
-    rows = client.drift(model, 1.0).devices
+    rows = client.drift_devices(model)
     cells = [
         [
             d.device,
@@ -269,13 +269,18 @@ def _report_words(found: DriftReport) -> list[str]:
     lines += ["", table(["BY", "VALUE", "ROWS", "ESTIMATED", "FURTHEST", "DISTANCE"], splits)]
     channels = [
         [c.name, f"{c.mean_before:.4g}", f"{c.mean:.4g}", f"{c.shift:+z.2f}",
-         f"{c.jensen_shannon:.3f}", f"{c.psi:.3f}", "-" if c.ks is None else f"{c.ks[0]:.3f}"]
+         f"{c.jensen_shannon:.3f}", f"{c.psi:.3f}", _test_size(c), f"{100 * c.missing:.1f}"]
         for c in found.channels[:TOP]
     ]  # fmt: skip
-    head = ["CHANNEL", "BEFORE", "NOW", "SHIFT SD", "JS", "PSI", "KS"]
+    head = ["CHANNEL", "BEFORE", "NOW", "SHIFT SD", "JS", "PSI", "KS OR V", "MISSING %"]
     lines += ["", f"now against {found.reference}:", table(head, channels)]
     lines += ["", *found.concept] if found.concept else []
     return lines
+
+
+def _test_size(row: ChannelRow) -> str:
+    """The bounds of the Kolmogorov-Smirnov distance of numbers, Cramér's V of categories."""
+    return f"V {row.cramers_v:.3f}" if row.ks is None else f"{row.ks[0]:.3f}-{row.ks[1]:.3f}"
 
 
 def _accuracy_cells(row: AccuracyRow) -> list[str]:

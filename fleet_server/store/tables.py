@@ -192,7 +192,7 @@ alerts = Table(
     Column("closed_at", Float),
     Index("alerts_by_end", "closed_at", "id"),
     Index("alerts_by_kind", "kind", "closed_at", "id"),
-    Index("alerts_by_state", "state"),
+    Index("alerts_by_state", "state", "closed_at", "id"),
 )
 
 rollups = Table(

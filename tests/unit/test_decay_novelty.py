@@ -16,6 +16,7 @@ from edge_sdk.sketch import make_baseline
 from edge_sdk.subspace import NOVELTY, fit_subspace
 from tests.agent_world import LABELS, MODEL
 from tests.bundles import make_bundle, schema_of
+from tests.databases import new_file
 from tests.server_side import NOW, Clock, backend
 from tests.unit.test_decay_rollups import arrived, put
 
@@ -61,9 +62,9 @@ def watched_inside(key):
 
 
 @pytest.fixture
-def told(tmp_path, database):
+def told(tmp_path):
     """What a server says of four agents, two of whose cameras were hung upside down at last."""
-    with backend(tmp_path, database) as back:
+    with backend(tmp_path, new_file(tmp_path)) as back:
         packed, bundle = watched_inside(back.publisher)
         back.registry.publish(packed, NOW)
         real = LiteRt(bundle.model, bundle.manifest.preprocessing)
@@ -103,6 +104,14 @@ def test_cameras_that_hang_upside_down_are_told_as_novel_though_no_channel_alone
     assert not [name for name in alert["channels"][1:] if name.startswith("input.")]
     assert "inputs taken together: novelty rose" in alert["title"]
     assert "ask for samples there" in alert["action"]
+    rows = http.get("/api/v1/drift/quarters/devices", params={"limit": 3}).json()
+    assert [(row["device"], row["alarmed"]) for row in rows["items"]] == [
+        ("north-0", True),
+        ("north-1", True),
+        ("south-0", False),
+    ]
+    report = http.get("/api/v1/drift/quarters").json()
+    assert (rows["next"], report["followed"], report["stand_out"]) == ("south-0", 4, 2)
     for page in ("/alerts", "/drift/quarters"):
         shown = http.get(page).text
         assert "novelty at site north" in shown, page

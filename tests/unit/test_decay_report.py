@@ -66,6 +66,7 @@ def test_the_report_tells_trend_splits_and_what_is_different_now(lived):
     assert first.name == "input.brightness"
     assert first.mean > first.mean_before
     assert first.ks[0] <= first.ks[1]
+    assert (first.chi_squared, first.wasserstein[0] <= first.wasserstein[1]) == (None, True)
     assert sum(first.now) == pytest.approx(1)
     assert found.reference == "the time before, in the same version"
 
