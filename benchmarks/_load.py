@@ -96,8 +96,8 @@ class Publisher(asyncio.Protocol):
             self.sent = room
 
 
-async def drive(port: int, scripts: list[Script]) -> float:
-    """Seconds from the first message to the last acknowledgement."""
+async def drive(port: int, scripts: list[Script]) -> tuple[float, float]:
+    """Seconds from the first message to the last acknowledgement, and when the first was sent."""
     loop = asyncio.get_running_loop()
     pairs = [
         await loop.create_connection(lambda s=script: Publisher(s), "127.0.0.1", port)
@@ -112,12 +112,12 @@ async def drive(port: int, scripts: list[Script]) -> float:
     took = time.perf_counter() - began
     for publisher in publishers:
         publisher.transport.close()
-    return took
+    return took, began
 
 
 def main() -> None:
     scripts = msgspec.msgpack.decode(Path(sys.argv[2]).read_bytes(), type=list[Script])
-    print(asyncio.run(drive(int(sys.argv[1]), scripts)))
+    print(*asyncio.run(drive(int(sys.argv[1]), scripts)))
 
 
 if __name__ == "__main__":

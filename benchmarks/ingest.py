@@ -52,7 +52,7 @@ def load(port: int, path: Path) -> float:
         [sys.executable, "-m", "benchmarks._load", str(port), str(path)],
         check=True, capture_output=True, text=True,
     )  # fmt: skip
-    return float(made.stdout)
+    return float(made.stdout.split()[0])
 
 
 def join_all(server: ServerProcess) -> list[Device]:
@@ -69,11 +69,11 @@ def without_passwords(given: list[Script]) -> list[Script]:
 
 def bare(folder: Path, given: list[Script], number: int) -> float:
     """The peer's seconds from its first message to the last commit."""
-    anonymous = without_passwords(given)
+    anonymous, count = without_passwords(given), sum(len(one.messages) for one in given)
     with mosquitto(folder / f"broker-{number}") as broker:
         database = str(folder / f"bare-{number}.db")
         peer = subprocess.Popen(
-            [sys.executable, "-m", "benchmarks._bare_paho", str(broker.port), database, str(COUNT)],
+            [sys.executable, "-m", "benchmarks._bare_paho", str(broker.port), database, str(count)],
             stdout=subprocess.PIPE, text=True,
         )  # fmt: skip
         with peer.stdout as told:

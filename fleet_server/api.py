@@ -22,7 +22,7 @@ from fleet_server.api_types import (
     Page,
 )
 from fleet_server.api_webhooks import webhook_routes
-from fleet_server.asking import by_token
+from fleet_server.asking import by_token, refuse_unknown
 from fleet_server.changes import Changes
 from fleet_server.enrolment import Allowance, new_token
 from fleet_server.fleet import bundle_rows
@@ -41,7 +41,9 @@ MAX_USES, MAX_HOURS, MAX_NOTE = 100_000, 24 * 366, 200
 def operator_router(parts: Parts, changes: Changes) -> APIRouter:
     """The routes; each needs `Authorization: Bearer TOKEN` with the scope that `access` says."""
     asking = Depends(by_token(parts.guard))
-    router = APIRouter(prefix="/api/v1", tags=["operators"], dependencies=[asking])
+    router = APIRouter(
+        prefix="/api/v1", tags=["operators"], dependencies=[asking, Depends(refuse_unknown)]
+    )
     _reading(router, parts)
     rollout_routes(router, parts)
     version_routes(router, parts)

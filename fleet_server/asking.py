@@ -6,6 +6,7 @@ from urllib.parse import urlsplit
 from fastapi import Request
 from starlette.exceptions import HTTPException
 
+from edge_sdk.errors import InvalidInputError
 from fleet_server.access import Caller
 from fleet_server.answers import basic, bearer, unauthorized
 from fleet_server.guard import Guard
@@ -51,6 +52,18 @@ def by_session(guard: Guard) -> Required:
             yield caller
 
     return required
+
+
+def refuse_unknown(request: Request) -> None:
+    """Raises InvalidInputError for a parameter that the route does not know.
+
+    A misspelt filter that is ignored would answer everything, and be taken for what was asked.
+    """
+    known = {str(field.alias) for field in request.scope["route"].dependant.query_params}
+    unknown = sorted(set(request.query_params) - known)
+    if unknown:
+        those = f"only {', '.join(sorted(known))}" if known else "nor any other"
+        raise InvalidInputError(f"there is no parameter {unknown[0][:40]!r} here, {those}")
 
 
 def refuse_foreign(request: Request) -> None:

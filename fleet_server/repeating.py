@@ -2,10 +2,11 @@
 
 A client that does not know whether its POST arrived sends it again with the same Idempotency-Key:
 it is carried out once, and answered alike. A key belongs to its token and to what was first asked
-with it. Answers that hold a secret are never kept, so for those a key has no effect.
+with it. Answers that hold a secret are never kept: there the second request is refused in words.
 """
 
 import hashlib
+import hmac
 from collections.abc import Callable
 
 from fastapi import FastAPI, Request, Response
@@ -19,7 +20,11 @@ from fleet_server.store import Store
 KEPT_SECONDS = 24 * 3600.0
 MAX_KEY = 255
 MAX_REMEMBERED = 64 * 1024
-SECRETS = ("tokens", "enrolment-keys", "webhooks", "login-links", "users")
+ONCE = (
+    "this was done already, and its answer held a secret, which is shown once: end what was made "
+    "then, and ask again with another Idempotency-Key"
+)
+SECRETS = {f"/api/v1/{one}" for one in ("tokens", "enrolment-keys", "webhooks", "login-links")}
 
 
 def allow_repeating(app: FastAPI, store: Store, now: Callable[[], float]) -> None:
@@ -32,8 +37,7 @@ def allow_repeating(app: FastAPI, store: Store, now: Callable[[], float]) -> Non
         key = request.headers.get("idempotency-key", "")
         if request.method == "GET":
             return await _tagged(request, follow)
-        secret = request.url.path.removeprefix("/api/v1/").partition("/")[0] in SECRETS
-        if request.method != "POST" or not key or secret:
+        if request.method != "POST" or not key or not _who(request):
             return await follow(request)
         if len(key) > MAX_KEY or not key.isprintable():
             return problem(400, f"an Idempotency-Key is 1 to {MAX_KEY} printable characters")
@@ -69,26 +73,35 @@ async def _once(
 ) -> Response:
     sent = await request.body()
     key = _name(request, request.headers["idempotency-key"])
-    asked = hashlib.sha256(f"{request.method} {request.url.path}\n".encode() + sent).hexdigest()
+    # By the token, which is stored nowhere: what was sent may be a password.
+    asked = hmac.digest(_who(request), f"{request.url.path}\n".encode() + sent, "sha256").hex()
     before = await run_in_threadpool(store.repeated, key)
     if before is not None:
         if before.question != asked:
             return problem(422, "this Idempotency-Key was used for another request")
+        if not before.body:
+            return problem(409, ONCE)
         return Response(before.body, before.status, HEADERS, "application/json")
     answer = await follow(request)
     if not 200 <= answer.status_code < 300:
         return answer  # nothing was done: it may be tried again
     body = await _body(answer)
     if len(body) <= MAX_REMEMBERED:
-        kept = Repeated(key=key, question=asked, status=answer.status_code, body=body, at=now)
+        shown = b"" if request.url.path in SECRETS else body
+        kept = Repeated(key=key, question=asked, status=answer.status_code, body=shown, at=now)
         await run_in_threadpool(store.remember, kept, now - KEPT_SECONDS)
     return Response(body, answer.status_code, dict(answer.headers))
 
 
 def _name(request: Request, key: str) -> str:
     """The key as one of its token's."""
-    who = request.headers.get("authorization", "")
-    return hashlib.sha256(f"{who}\n{key}".encode()).hexdigest()
+    return hashlib.sha256(_who(request) + f"\n{key}".encode()).hexdigest()
+
+
+def _who(request: Request) -> bytes:
+    """The token; empty for a name with a password, of which nothing may be stored."""
+    kind, _, token = request.headers.get("authorization", "").partition(" ")
+    return token.strip().encode() if kind.lower() == "bearer" else b""
 
 
 async def _body(answer: Response) -> bytes:

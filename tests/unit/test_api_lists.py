@@ -139,6 +139,9 @@ def test_lists_are_filtered_on_the_server(admin):
     assert count(f"rollouts/{admin.rollout}/devices", standing="confirmed") == 0
     assert count("users", role="admin") == 0
     assert count("events", name="rollout", device="") > 0
+    for path in lists(admin):  # a misspelt filter that answers all would be taken for few
+        refused = admin.get(path, params={"sight": "north"})
+        assert (refused.status_code, "no parameter 'sight'" in refused.text) == (400, True), path
 
 
 def test_names_are_found_and_paged_alike_in_every_database_however_it_sorts(admin):

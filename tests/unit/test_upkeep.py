@@ -348,12 +348,24 @@ def test_a_request_with_a_key_is_carried_out_once_and_answered_alike(http):
     assert http.post("/api/v1/devices/pi-1/revoke").status_code == 409  # it is revoked already
     other = http.post("/api/v1/devices/pi-1/readmit", headers=made)
     assert other.status_code == 422
-    assert http.post("/api/v1/users", json=wish, headers=made).status_code == 201
-    with_secret = [
-        http.post("/api/v1/enrolment-keys", json={}, headers={"idempotency-key": "k2"}).json()
-        for _ in range(2)
-    ]
-    assert with_secret[0]["token"] != with_secret[1]["token"]  # secrets are not kept
+    for _ in range(2):
+        user = http.post("/api/v1/users", json=wish, headers={"idempotency-key": "k2"})
+        assert (user.status_code, user.json()["name"]) == (201, "x")
+    wish["password"] = "another password"
+    other = http.post("/api/v1/users", json=wish, headers={"idempotency-key": "k2"})
+    assert other.status_code == 422
+
+
+def test_what_answers_a_secret_is_done_once_too_and_the_secret_is_kept_nowhere(http):
+    made = {"idempotency-key": "k3"}
+    first = http.post("/api/v1/enrolment-keys", json={}, headers=made)
+    again = http.post("/api/v1/enrolment-keys", json={}, headers=made)
+    assert (first.status_code, again.status_code) == (201, 409)
+    assert "shown once: end what was made then" in again.json()["detail"]
+    with http.back.store._read() as c:
+        kept = c.exec_driver_sql("SELECT * FROM repeated").fetchall()
+    assert len(kept) == 1
+    assert first.json()["token"] not in str(kept)
 
 
 def test_what_did_not_change_is_not_sent_again(http):
