@@ -184,21 +184,24 @@ class DriftAlerts:
             self._missing[alert.id] = self._missing.get(alert.id, 0) + 1
             if alert.kind in FROM_LABELS or self._missing[alert.id] >= life.GONE_AFTER:
                 del self._missing[alert.id]
-                self._store.save_alert(alert_record(life.closed(alert), now))
-                self._store.add_event(now, "decay", "alert closed", f"{alert.id}: {alert.title}")
+                self._decide(life.closed(alert), "alert closed", now)
                 changed = True
         return changed
 
     def _keep(self, model: str, finding: Finding, known: AlertRow | None, now: float) -> bool:
         if known is None:
             row = life.opened(model, finding, now)
-            self._store.save_alert(alert_record(row, now))
-            self._store.add_event(now, "decay", "alert opened", f"{row.id}: {row.title}")
+            self._decide(row, "alert opened", now)
             return True
         row = life.told(known, model, finding, now)
         if row == known:
             return False
-        self._store.save_alert(alert_record(row, now))
         if row.state == "open" and life.worse(row, known):
-            self._store.add_event(now, "decay", "alert worse", f"{row.id}: {row.title}")
+            self._decide(row, "alert worse", now)
+        else:
+            self._store.save_alert(alert_record(row, now))
         return True
+
+    def _decide(self, row: AlertRow, what: str, now: float) -> None:
+        self._store.decide_alert(alert_record(row, now), "decay", what)
+        self._store.add_event(now, "decay", what, f"{row.id}: {row.title}")

@@ -27,6 +27,7 @@ LINK_SECONDS = 3600.0
 MAX_LINKS = 100
 MIN_PASSWORD, MAX_PASSWORD, MAX_NAME = 10, 1024, 64
 MAX_WORDS = 300
+OURSELVES = ("controller", "server", "decay", "trust")  # who decides by rules, in the audit log
 _READING = ("GET", "HEAD", "OPTIONS")
 
 
@@ -218,7 +219,7 @@ class Guard:
             raise InvalidInputError(
                 f"a user's name is 1 to {MAX_NAME} printable characters without '/' and ':'"
             )
-        if name in (CONSOLE.name, "controller", "server") or self._store.user(name) is not None:
+        if name in (CONSOLE.name, *OURSELVES) or self._store.user(name) is not None:
             raise InvalidInputError(f"the name {name} is taken")
         hashed = self.hashed(password) if password else ""
         made = UserRecord(name=name, role=role, password=hashed, created_at=self._now())

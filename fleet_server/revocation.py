@@ -50,7 +50,7 @@ def report_twins(store: Store, twins: Twins, now: float) -> bool:
         if any(a.scope == twins.device for a in store.open_alerts(AlertFilter(kind=KIND))):
             return False
         row = _alert(twins, now)
-        store.save_alert(alert_record(row, now))
+        store.decide_alert(alert_record(row, now), "server", "alert opened")
         store.add_event(now, "server", "alert opened", f"{row.id}: {row.title}", twins.device)
     return True
 

@@ -1,10 +1,12 @@
 """`edge server`: the fleet server as one process."""
 
 import asyncio
+import logging
 import os
 import resource
 import signal
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -37,6 +39,9 @@ from fleet_server.oidc import OidcSettings
 from fleet_server.store.engines import has_password
 from fleet_server.tls import server_names
 from fleet_server.worker import Worker
+
+log = logging.getLogger("fleet_server.started")
+log.setLevel(logging.INFO)
 
 MQTT_PORT, MQTTS_PORT, WSS_PORT = 1883, 8883, 8084
 DATABASE_HELP = (
@@ -267,7 +272,7 @@ def run(  # noqa: PLR0913 - one argument an option
     )
     if tls and plain:
         raise InvalidInputError("--tls and --plain contradict each other: give one")
-    asyncio.run(_serve(settings))
+    asyncio.run(_serve(settings, for_logs=json_logs))
 
 
 @server.command()
@@ -379,9 +384,10 @@ def _raise_file_limit() -> None:
     resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
 
 
-async def _serve(settings: Settings) -> None:
+async def _serve(settings: Settings, *, for_logs: bool) -> None:
+    ready = _ready_for_logs if for_logs else _ready
     # This is the edge: it hands out the clock.
-    running = Server(settings, now=time.time, ready=_ready)  # noqa: TID251 - as said above
+    running = Server(settings, now=time.time, ready=ready)  # noqa: TID251 - as said above
     loop = asyncio.get_running_loop()
     for end in (signal.SIGINT, signal.SIGTERM):
         loop.add_signal_handler(end, running.stop)
@@ -396,11 +402,20 @@ async def _work(worker: Worker) -> None:
 
 
 def _ready(where: Running, keyring: Keyring, link: str) -> None:
+    lines = [f"page {where.url}{link} (opens once; 'edge server link' for more)"]
+    for line in [*lines, *_started(where, keyring)]:
+        click.echo(f"edge: {line}", err=True)
+
+
+def _ready_for_logs(where: Running, keyring: Keyring, _link: str) -> None:
+    """Logs are kept and read by many: no link."""
+    for line in [f"page {where.url}; 'edge server link' opens it", *_started(where, keyring)]:
+        log.info("%s", line)
+
+
+def _started(where: Running, keyring: Keyring) -> Iterator[str]:
     if keyring.renewed:
-        click.echo(
-            "edge: other publishers than before: enrolment tokens made so far are void", err=True
-        )
-    click.echo(f"edge: page {where.url}{link} (opens once; 'edge server link' for more)", err=True)
+        yield "other publishers than before: enrolment tokens made so far are void"
     if where.tls:
-        click.echo(f"edge: TLS by our own CA, SHA-256 {keyring.trust.ca}", err=True)
-    click.echo(f"edge: MQTT on {where.host} port {where.mqtt_port}, Ctrl-C stops", err=True)
+        yield f"TLS by our own CA, SHA-256 {keyring.trust.ca}"
+    yield f"MQTT on {where.host} port {where.mqtt_port}, Ctrl-C stops"

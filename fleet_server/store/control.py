@@ -54,6 +54,12 @@ class Control(People):
                 .on_conflict_do_update(index_elements=["id"], set_=values)
             )
 
+    def decide_alert(self, alert: AlertRecord, by: str, what: str) -> None:
+        """Keep an alert that a rule opened, worsened or closed; the audit log gets its evidence."""
+        with self.transaction():
+            self.save_alert(alert)
+            self.add_audit(alert.updated_at, by, what, alert.id, alert.document.decode())
+
     def alert(self, alert: str) -> AlertRecord | None:
         with self._read() as c:
             found = c.execute(select(tables.alerts).where(tables.alerts.c.id == alert)).mappings()

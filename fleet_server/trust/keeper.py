@@ -61,25 +61,26 @@ class Keeper:
         document = to_json(row)
         if known and known[0].document == document:
             return False
-        self._store.save_alert(
-            AlertRecord(
-                id=row.id,
-                state=row.state,
-                scope=SCOPE,
-                kind=KIND,
-                document=document,
-                opened_at=opened,
-                updated_at=now,
-            )
+        alert = AlertRecord(
+            id=row.id,
+            state=row.state,
+            scope=SCOPE,
+            kind=KIND,
+            document=document,
+            opened_at=opened,
+            updated_at=now,
         )
-        if not known:
+        if known:
+            self._store.save_alert(alert)
+        else:
+            self._store.decide_alert(alert, KIND, "alert opened")
             log.error("trust: %s", problem)
             self._store.add_event(now, "trust", "alert opened", problem[:300])
         return True
 
     def _close(self, alert: AlertRecord, now: float) -> None:
         closed = msgspec.structs.replace(alert, state="closed", updated_at=now, closed_at=now)
-        self._store.save_alert(closed)
+        self._store.decide_alert(closed, KIND, "alert closed")
         self._store.add_event(now, "trust", "alert closed", alert.scope)
 
 

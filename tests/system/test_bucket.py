@@ -1,5 +1,6 @@
 """Bundles in a bucket: moto's server, a process that speaks S3, stands for the store."""
 
+import json
 import sys
 
 import httpx2
@@ -15,7 +16,7 @@ from fleet_server.bucket import Bucket
 from fleet_server.registry import Registry
 from tests.bundles import make_bundle
 from tests.s3 import SECRET, s3
-from tests.server_side import NOW, backend, join, server_process, until
+from tests.server_side import NOW, backend, join, server_process
 
 
 @pytest.fixture(scope="module")
@@ -73,11 +74,16 @@ def test_a_server_whose_folder_is_lost_serves_what_is_in_the_bucket(store, tmp_p
         assert not list((tmp_path / "data" / "trust" / "targets").rglob("*.edge"))
         assert SECRET not in server.output
     (tmp_path / "data" / "bundles" / f"{sha256(two)}.edge").unlink()
-    with server_process(tmp_path / "data", *options[:2]) as server:  # without its bucket
+    bare = (*options[:2], "--json-logs")  # without its bucket
+    with server_process(tmp_path / "data", *bare) as server:
         told = httpx2.get(server.where.url + asked, headers={"authorization": f"Bearer {token}"})
         assert (told.status_code, told.json()["status"]) == (503, 503)
         assert "start the server with the --bundles s3://… that it had" in told.json()["detail"]
-        until(lambda: "1 of 2 published bundles are not in" in server.output)
+        server.stop()
+    said = [json.loads(line)["words"] for line in server.output.splitlines()]
+    assert any("1 of 2 published bundles are not in" in words for words in said)
+    assert any("page http" in words for words in said)
+    assert "code=" not in server.output  # what opens the page is in no log
 
 
 def test_what_was_published_into_the_folder_is_handed_in(store, tmp_path, database):

@@ -1,11 +1,14 @@
 """Whole rollouts on the real store and controller, with simulated devices in fake time."""
 
+import json
+
 import pytest
 from msgspec.structs import replace
 
 from edge_sdk.errors import InvalidInputError
 from edge_sdk.messages import read_order
 from edge_sdk.ops import Op
+from fleet_server.audit import verify
 from tests.fleet_sim import FleetSim
 
 
@@ -62,6 +65,10 @@ def test_a_drifting_site_is_one_alert_and_rolls_nothing_back(fleet):
     fleet.drift.clear()
     fleet.run(30)
     assert fleet.alerts() == []
+    told = fleet.store.audit(actor="decay", target=alert.id)
+    assert (told[0].action, told[-1].action) == ("alert closed", "alert opened")
+    assert json.loads(told[-1].detail)["scope"] == "digits site=north"  # what it was opened on
+    assert verify(fleet.store.audit_chain())[0] > len(told)
 
 
 def test_a_bad_version_is_found_under_the_drift_too(fleet):
