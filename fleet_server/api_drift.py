@@ -8,7 +8,7 @@ from fastapi.responses import HTMLResponse
 from edge_sdk.errors import FormatError, InvalidInputError
 from fleet_server.answers import answer, read_body
 from fleet_server.api_types import LabelsTaken, Page
-from fleet_server.drift_report import device_row, report_of, states_of, sums_of
+from fleet_server.drift_report import device_row, report_of, states_of, sums_page
 from fleet_server.drift_views import DeviceDriftRow, DriftReport, SumsRow
 from fleet_server.labels import MAX_LABELS, Label, why_not
 from fleet_server.openapi import gives, takes
@@ -30,7 +30,7 @@ def drift_routes(router: APIRouter, parts: Parts) -> None:
     @router.get("/drift/{model}/sums", responses=gives(Page[SumsRow]))
     def sums(model: str, hours: float = 24.0, after: str = "", limit: int = 100) -> Response:
         """A model's windows of the last hours, summed by hour or day: for other tools."""
-        return answer(page_of(sums_of(parts, model, hours), _place, after, limit))
+        return answer(sums_page(parts, model, hours, after, limit))
 
     @router.get("/drift/{model}/devices", responses=gives(Page[DeviceDriftRow]))
     def devices(model: str, after: str = "", limit: int = 100) -> Response:
@@ -48,10 +48,6 @@ def drift_routes(router: APIRouter, parts: Parts) -> None:
         """Tell what was right for some rows; a later label of a row replaces the earlier one."""
         data = await read_body(request, MAX_LABEL_BYTES)
         return answer(await run_in_threadpool(_keep, parts, data))
-
-
-def _place(row: SumsRow) -> str:
-    return f"{row.start:.0f}/{row.digest}/{row.site}/{row.labels}"
 
 
 def _keep(parts: Parts, data: bytes) -> LabelsTaken:

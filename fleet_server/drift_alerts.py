@@ -113,8 +113,10 @@ class DriftAlerts:
 
     def forget(self, device: str) -> None:
         """Nothing of this device is kept."""
-        for watch in self._watches.values():
+        for model, watch in self._watches.items():
             watch.forget(device)
+            known = self._states.get(model, ())
+            self._states[model] = [state for state in known if state.device != device]
         self._store.forget_pasts([device])
 
     def _restore(self, model: str, device: str, body: bytes) -> None:

@@ -11,6 +11,7 @@ import numpy as np
 
 from edge_sdk.errors import InvalidInputError
 from edge_sdk.sketch import Channel, Floats, Sketch
+from fleet_server.api_types import Page
 from fleet_server.concept import concept_drift
 from fleet_server.decay import State
 from fleet_server.decay import distances as d
@@ -27,6 +28,7 @@ from fleet_server.drift_views import (
 )
 from fleet_server.fleet import urgent_first
 from fleet_server.labels import Counted, Label, calibration_error, wilson
+from fleet_server.paging import first_of, place_of, within
 from fleet_server.parts import Parts
 from fleet_server.records import BundleRecord, RollupRecord
 from fleet_server.rollups import SECONDS, Span, Sums, Whereabouts, each_label, together
@@ -60,24 +62,32 @@ def states_of(parts: Parts, model: str) -> Sequence[State]:
     return sorted(parts.controls.drift_states(model), key=lambda state: state.device)
 
 
-def sums_of(parts: Parts, model: str, hours: float) -> list[SumsRow]:
-    """The sums that a report reads; raises as `report_of` does."""
+def sums_page(parts: Parts, model: str, hours: float, after: str, limit: int) -> Page[SumsRow]:
+    """Some of the sums that a report reads, oldest first; raises as `report_of` does.
+
+    A page ends with the start and the number of its last row, behind which the next begins.
+    """
     since, now = _stretch(parts, hours)
     _bundles(parts.store, model)
     span = _span(since, now)
-    return [
-        SumsRow(
-            start=r.start,
-            model=r.model,
-            version=r.version,
-            profile=r.profile,
-            site=r.slice.site,
-            labels=r.slice.labels,
-            digest=r.slice.digest,
-            sums=r.sums,
-        )
-        for r in parts.store.rollups(model, span, since - SECONDS[span], now)
-    ]
+    start, _, number = after.partition("-")
+    behind = (float(place_of(start)), place_of(number))
+    found = parts.store.rollup_page(model, span, since - SECONDS[span], behind, within(limit) + 1)
+    page = first_of(found, lambda row: f"{row.start:.0f}-{row.id}", limit)
+    return Page(tuple(map(_sums_row, page.items)), page.next)
+
+
+def _sums_row(record: RollupRecord) -> SumsRow:
+    return SumsRow(
+        start=record.start,
+        model=record.model,
+        version=record.version,
+        profile=record.profile,
+        site=record.slice.site,
+        labels=record.slice.labels,
+        digest=record.slice.digest,
+        sums=record.sums,
+    )
 
 
 def _stretch(parts: Parts, hours: float) -> tuple[float, float]:

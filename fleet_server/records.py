@@ -131,6 +131,7 @@ class WindowRecord(msgspec.Struct, frozen=True, kw_only=True, gc=False):
 class RollupRecord(msgspec.Struct, frozen=True, kw_only=True):
     """What one slice did during the hour or day that begins at `start`."""
 
+    id: int
     start: float
     model: str
     version: str

@@ -4,7 +4,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import msgspec
-from sqlalchemy import ColumnElement, and_, delete, func, insert, or_, select, update
+from sqlalchemy import ColumnElement, Row, Select, and_, delete, func, insert, or_, select, update
 
 from edge_sdk.formats import from_msgpack, to_msgpack
 from fleet_server.labels import Label
@@ -85,25 +85,21 @@ class Decay(Database):
     ) -> list[RollupRecord]:
         """A model's roll-ups that begin in [since, until), oldest first."""
         table = tables.rollups
-        wanted = (
-            select(table)
-            .where(table.c.model == model, table.c.span == span, table.c.start >= since)
-            .order_by(table.c.start, table.c.id)
-        )
+        wanted = _rollups(model, span).where(table.c.start >= since)
         if until != float("inf"):
             wanted = wanted.where(table.c.start < until)
         with self._read() as c:
-            return [
-                RollupRecord(
-                    start=row.start,
-                    model=row.model,
-                    version=row.version,
-                    profile=row.profile,
-                    slice=_key(row).slice,
-                    sums=_sums(row.body),
-                )
-                for row in c.execute(wanted)
-            ]
+            return [_rollup(row) for row in c.execute(wanted)]
+
+    def rollup_page(
+        self, model: str, span: Span, since: float, behind: tuple[float, int], limit: int
+    ) -> list[RollupRecord]:
+        """Some that begin at `since` or later, oldest first, behind this start and id."""
+        table, (start, number) = tables.rollups, behind
+        wanted = _rollups(model, span).where(table.c.start >= max(since, start))
+        wanted = wanted.where((table.c.start > start) | (table.c.id > number)).limit(limit)
+        with self._read() as c:
+            return [_rollup(row) for row in c.execute(wanted)]
 
     def pasts(self) -> Iterator[tuple[str, str, bytes]]:
         """Model, device and what is known of it, as it was saved."""
@@ -185,6 +181,24 @@ class Decay(Database):
                 Label(**{**row, "audit": bool(row["audit"])})
                 for row in c.execute(wanted).mappings()
             ]
+
+
+def _rollups(model: str, span: Span) -> Select[Any]:
+    table = tables.rollups
+    mine = (table.c.model == model, table.c.span == span)
+    return select(table).where(*mine).order_by(table.c.start, table.c.id)
+
+
+def _rollup(row: Row[Any]) -> RollupRecord:
+    return RollupRecord(
+        id=row.id,
+        start=row.start,
+        model=row.model,
+        version=row.version,
+        profile=row.profile,
+        slice=_key(row).slice,
+        sums=_sums(row.body),
+    )
 
 
 _KEY = [tables.rollups.c[name] for name in ("span", "start", "digest", "site", "labels")]

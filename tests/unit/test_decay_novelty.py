@@ -112,6 +112,14 @@ def test_cameras_that_hang_upside_down_are_told_as_novel_though_no_channel_alone
     ]
     report = http.get("/api/v1/drift/quarters").json()
     assert (rows["next"], report["followed"], report["stand_out"]) == ("south-0", 4, 2)
+    _pages_tell_of_it(http)
+    http.cookies.clear()
+    assert http.post("/api/v1/devices/north-0/forget").status_code == 200
+    left = http.get("/api/v1/drift/quarters/devices").json()["items"]
+    assert [row["device"] for row in left] == ["north-1", "south-0", "south-1"]
+
+
+def _pages_tell_of_it(http):
     for page in ("/alerts", "/drift/quarters"):
         shown = http.get(page).text
         assert "novelty at site north" in shown, page

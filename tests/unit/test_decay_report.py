@@ -160,6 +160,21 @@ def test_the_api_gives_the_report_and_takes_labels_all_or_none(http, lived):
     assert len(lived.store.labels("digits")) == 2
 
 
+def test_sums_come_in_pages_that_together_are_the_whole(http, lived):
+    whole = http.get("/api/v1/drift/digits/sums", params={"hours": 9}).json()
+    assert (len(whole["items"]), whole["next"]) == (6, None)
+    for limit in range(1, 7):
+        found, after = [], ""
+        while after is not None:
+            asked = {"hours": 9, "limit": limit, "after": after}
+            page = http.get("/api/v1/drift/digits/sums", params=asked).json()
+            found, after = found + page["items"], page["next"]
+        assert found == whole["items"], limit
+    for cursor in ("x", "-", "1-", "1-x", "9" * 30):
+        asked = {"hours": 9, "after": cursor}
+        assert http.get("/api/v1/drift/digits/sums", params=asked).status_code in (200, 400)
+
+
 def test_the_pages_list_models_and_show_one(http):
     browser = TestClient(http.app, follow_redirects=False)
     link = http.parts.guard.new_link()
