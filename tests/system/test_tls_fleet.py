@@ -47,11 +47,14 @@ PUBLISHER = SigningKey.generate()
 
 
 @pytest.fixture(scope="module")
-def server(tmp_path_factory):
+def server(new_database, tmp_path_factory):
     folder = tmp_path_factory.mktemp("server")
     PUBLISHER.save(folder / "signing.key")
     options = ("--publisher", str(folder / "signing.pub"), "--tls")
-    with server_process(folder / "data", *options) as found:
+    with (
+        new_database(folder) as database,
+        server_process(folder / "data", *options, database=database) as found,
+    ):
         yield found
 
 
