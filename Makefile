@@ -4,6 +4,8 @@ RUN := $(UV) run --frozen --all-extras
 
 export UV_PYTHON_DOWNLOADS ?= never
 export TF_CPP_MIN_LOG_LEVEL ?= 3
+# Containers often forbid Python to keep what it compiled; here hundreds of processes would compile anew.
+export PYTHONDONTWRITEBYTECODE :=
 
 .PHONY: help demo test test-arm check bench docs format golden clean
 
