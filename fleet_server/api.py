@@ -22,7 +22,7 @@ from fleet_server.api_types import (
     Page,
 )
 from fleet_server.api_webhooks import webhook_routes
-from fleet_server.asking import by_token, refuse_unknown
+from fleet_server.asking import by_token, refuse_unknown, tell_made
 from fleet_server.changes import Changes
 from fleet_server.enrolment import Allowance, new_token
 from fleet_server.fleet import bundle_rows
@@ -116,6 +116,8 @@ def _changing(router: APIRouter, parts: Parts) -> None:
         parts.changed()
         runs = await run_in_threadpool(parts.store.running_counts)
         [row] = bundle_rows([record], runs)
+        about = f"{record.model} {record.version} {record.profile}"
+        tell_made(request, f"{about} {record.digest[:12]} signed by {record.signed_by[:12]}")
         return answer(row, 201)
 
     @router.post(
@@ -141,6 +143,8 @@ def _changing(router: APIRouter, parts: Parts) -> None:
             Allowance(uses=wish.uses, hours=wish.hours, note=wish.note, device=wish.device),
             now,
         )
+        whom = f"device {wish.device}" if wish.device else f"{wish.uses} devices"
+        tell_made(request, f"for {whom}, {wish.hours:g} h: {wish.note}")
         return answer(EnrolmentToken(str(token), now + wish.hours * 3600), 201)
 
     @router.post("/login-links", responses=gives(Created, 201))

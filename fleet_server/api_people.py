@@ -27,7 +27,7 @@ from fleet_server.api_types import (
     TokenText,
     UserRow,
 )
-from fleet_server.asking import caller_of
+from fleet_server.asking import caller_of, tell_made
 from fleet_server.audit import AuditEntry
 from fleet_server.guard import digest
 from fleet_server.openapi import gives, takes
@@ -84,6 +84,7 @@ def _users(router: APIRouter, parts: Parts) -> None:
         wish = read_json(NewUser, await read_body(request, MAX_BODY), "the user")
         role = as_role(wish.role)
         made = await run_in_threadpool(guard.new_user, wish.name, role, wish.password)
+        tell_made(request, f"{made.name}, {made.role}")
         return answer(_user_row(made), 201)
 
 
@@ -151,6 +152,7 @@ def _tokens(router: APIRouter, parts: Parts) -> None:
         wish = read_json(NewToken, await read_body(request, MAX_BODY), "the token")
         scopes = caller.scopes if wish.scopes is None else as_scopes(wish.scopes)
         text = await run_in_threadpool(guard.new_token, caller, wish.name, scopes, wish.hours)
+        tell_made(request, f"{wish.name}, {wish.hours:g} h: {', '.join(sorted(scopes))}")
         return answer(TokenText(text), 201)
 
     @router.post("/tokens/{token}/revoke", responses=gives(TokenRow))

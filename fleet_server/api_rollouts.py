@@ -17,7 +17,7 @@ from fleet_server.api_types import (
     RolloutOrder,
     RolloutStory,
 )
-from fleet_server.asking import caller_of
+from fleet_server.asking import caller_of, tell_made
 from fleet_server.openapi import gives, takes
 from fleet_server.paging import appended, first_of, page_of, place_of, within
 from fleet_server.parts import Parts
@@ -158,6 +158,7 @@ def _starting(router: APIRouter, parts: Parts) -> None:
         asked = await wish(request)
         made = await run_in_threadpool(parts.controls.create, asked, parts.now())
         parts.changed()
+        tell_made(request, f"{made}, {asked.model} {asked.version}")
         return answer(Created(made), 201)
 
 

@@ -1,6 +1,7 @@
 """Webhooks, `/api/v1/webhooks`; only administrators see and change them."""
 
 import secrets
+from urllib.parse import urlsplit
 
 import msgspec
 from fastapi import APIRouter, Request, Response
@@ -9,6 +10,7 @@ from fastapi.concurrency import run_in_threadpool
 from edge_sdk.errors import InvalidInputError
 from fleet_server.answers import NotFoundError, answer, read_body, read_json
 from fleet_server.api_types import DeliveryRow, HookRow, HookSecret, NewHook, Page
+from fleet_server.asking import tell_made
 from fleet_server.openapi import gives, takes
 from fleet_server.paging import page_of
 from fleet_server.parts import Parts
@@ -59,6 +61,7 @@ def webhook_routes(router: APIRouter, parts: Parts) -> None:
             created_at=parts.now(),
         )
         await run_in_threadpool(store.add_hook, hook)
+        tell_made(request, f"{hook.id} for {urlsplit(hook.url).hostname or MAIL}")
         return answer(HookSecret(hook.id, hook.secret), 201)
 
     @router.post("/webhooks/{hook}/remove", responses=gives(HookRow))

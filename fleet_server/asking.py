@@ -82,6 +82,11 @@ def address_of(request: Request) -> str:
     return request.client.host if request.client else ""
 
 
+def tell_made(request: Request, words: str) -> None:
+    """What a request made, for the audit log: no path says it before it is there. No secrets."""
+    request.state.made = words
+
+
 def caller_of(request: Request) -> Caller:
     """Who asks, once a dependency above has let them in."""
     found: Caller = request.state.caller

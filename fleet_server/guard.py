@@ -112,8 +112,12 @@ class Guard:
             yield
             return
         self._store.add_audit(self._now(), caller.name, what, target)
+        request.state.made = ""
         try:
             yield
+            if request.state.made:
+                made = f"made {request.state.made}"[:MAX_WORDS]
+                self._store.add_audit(self._now(), caller.name, what, target, made)
         except EdgeError as error:
             why = f"refused: {error}"[:MAX_WORDS]
             self._store.add_audit(self._now(), caller.name, what, target, why)

@@ -148,6 +148,19 @@ def test_every_right_is_somebodys_and_each_role_has_the_rights_of_the_one_below(
     assert order[-1] == set(SCOPES) == CONSOLE.scopes
 
 
+def test_the_audit_log_says_what_was_made_and_no_secret(house):
+    admin = house.client(house.tokens["admin"])
+    asked = {"name": "olga", "role": "operator", "password": PASSWORD}
+    assert admin.post("/api/v1/users", json=asked).status_code == 201
+    hook = {"url": "https://hooks.example/a-secret", "events": ["alert"]}
+    assert admin.post("/api/v1/webhooks", json=hook).status_code == 201
+    admin.post("/api/v1/enrolment-keys", json={"uses": 3, "note": "the line in hall 2"})
+    told = [row["detail"] for row in admin.get("/api/v1/audit").json()["items"] if row["detail"]]
+    assert told[0] == "made for 3 devices, 24 h: the line in hall 2"
+    assert re.fullmatch(r"made w\w+ for hooks\.example", told[1])
+    assert told[2] == "made olga, operator"
+
+
 @given(st.sampled_from(["POST", "PUT", "DELETE", "PATCH"]), st.text(max_size=30))
 def test_what_nobody_thought_of_needs_an_administrator(method, path):
     known = ("bundles", "models", "enrolment-keys", "devices", "commands", "sticks", "rollouts")
