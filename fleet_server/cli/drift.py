@@ -41,7 +41,7 @@ def report(client: Client, model: str, hours: float, html: Path | None, *, as_js
     found = client.drift(model, hours)
     if html is not None:
         html.write_bytes(client.drift_page(model, hours))
-    show(found, "\n".join(_report_words(found)), as_json=as_json)
+    show(found, "\n".join(report_words(found)), as_json=as_json)
 
 
 @drift.command(name="show")
@@ -247,7 +247,8 @@ def _line(file: Path, number: int, line: str) -> object:
         raise FormatError(f"{file}, line {number}: {error}") from error
 
 
-def _report_words(found: DriftReport) -> list[str]:
+def report_words(found: DriftReport) -> list[str]:
+    """The report, line by line."""
     lines = [f"{found.model}: {len(found.alerts)} open alerts"]
     for alert in found.alerts:
         lines += [f"  {alert.severity}: {alert.title}", f"    {alert.action}"]
@@ -261,6 +262,8 @@ def _report_words(found: DriftReport) -> list[str]:
         for t in found.trend
     ]
     lines += ["", table(["FROM", "ROWS", "BAD ROWS", "ESTIMATED", "LABELLED", "COUNTED"], trend)]
+    doubts = [t.accuracy.note for t in found.trend[-1:] if t.accuracy.note]
+    lines += [f"the last estimate should not be believed: {note}" for note in doubts]
     splits = [
         [s.by, s.value, f"{s.rows:,}", *_accuracy_cells(s.accuracy)[:1], s.worst,
          f"{s.distance:.2f}"]

@@ -10,7 +10,7 @@ from starlette.testclient import TestClient
 
 from edge_sdk.errors import FormatError, InvalidInputError
 from edge_sdk.sketch import make_baseline
-from fleet_server.cli.drift import read_labels
+from fleet_server.cli.drift import read_labels, report_words
 from fleet_server.drift_report import drift_report
 from fleet_server.drift_views import DriftReport
 from fleet_server.labels import Label
@@ -121,6 +121,11 @@ def test_accuracy_is_estimated_where_the_bundle_has_a_calibration(lived):
     assert len(plot.line.split()) == 3
     assert len(plot.band.split()) == 6
     assert "<polygon" in report_file(found)
+    doubted = msgspec.structs.replace(rows[-1], note="nobody knows")
+    last = msgspec.structs.replace(found.trend[-1], accuracy=doubted)
+    found = msgspec.structs.replace(found, trend=(*found.trend[:-1], last))
+    assert "the last estimate should not be believed: nobody knows" in report_words(found)
+    assert "not be believed: nobody knows" in report_file(found)
 
 
 def test_what_devices_say_is_escaped_in_the_report_file(lived):
