@@ -30,7 +30,7 @@ def delivery_router(parts: Parts, caller: Callable[..., str]) -> APIRouter:
     def delta(old: str, new: str) -> Response:
         """What makes bundle `new` of bundle `old`; 404 if that is no shorter than the whole."""
         made = None
-        if _DIGEST.fullmatch(old) and _DIGEST.fullmatch(new):
+        if _DIGEST.fullmatch(old) and _DIGEST.fullmatch(new) and parts.registry.offered(new):
             made = parts.registry.delta(old, new)
         if made is None:
             raise NotFoundError("there is no delta between these two: fetch the bundle")

@@ -70,6 +70,7 @@ def test_a_server_whose_folder_is_lost_serves_what_is_in_the_bucket(store, tmp_p
             assert gone.exit_code == 0, gone.output
             for path in (f"tuf/{target(one, '1')}", f"bundles/{sha256(one)}"):
                 assert http.get(f"/device/v1/{path}").status_code == 404
+            assert http.get(f"/device/v1/deltas/{sha256(two)}/{sha256(one)}").status_code == 404
             assert http.get(asked).content == two
         assert not list((tmp_path / "data" / "trust" / "targets").rglob("*.edge"))
         assert SECRET not in server.output
