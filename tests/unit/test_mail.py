@@ -13,6 +13,7 @@ from starlette.testclient import TestClient
 
 from edge_sdk.errors import InvalidInputError, ServerError
 from fleet_server import alert_life as life
+from fleet_server import mail as mail_module
 from fleet_server.ca import open_ca, server_certificate, server_context
 from fleet_server.fleet import alert_record
 from fleet_server.mail import Mailer, Relay, is_address, letter, parse_relay
@@ -110,7 +111,8 @@ def test_an_alert_is_mailed_encrypted_with_what_to_do_once_and_again_until_it_is
     assert f"edge alert show {row.id}" in text
 
 
-def test_a_relay_that_is_not_believed_or_does_not_know_us_gets_nothing(tls):
+def test_a_relay_that_is_not_believed_or_does_not_know_us_gets_nothing(tls, monkeypatch):
+    monkeypatch.setattr(mail_module, "TIMEOUT", 3.0)
     mail = letter(TO, FROM, "s", "t", "n", NOW)
     with smtp_server(tls[0]) as (box, port):
         with pytest.raises(ServerError, match="CERTIFICATE_VERIFY_FAILED"):
