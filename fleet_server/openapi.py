@@ -44,7 +44,7 @@ from fleet_server.api_types import (
     TokenText,
     UserRow,
 )
-from fleet_server.drift_views import DriftReport, SumsRow
+from fleet_server.drift_views import DeviceDriftRow, DriftReport, SumsRow
 from fleet_server.field_latency import FieldLatency
 from fleet_server.labels import Label
 from fleet_server.views import (
@@ -65,8 +65,9 @@ _REF = "#/components/schemas/{name}"
 _PAGES = tuple(
     Page[kind]  # type: ignore[valid-type]
     for kind in (
-        AlertRow, AliasRow, DecisionRow, DeliveryRow, DeviceRow, HistoryRow, HookRow, RolloutDevice,
-        RolloutRow, RunRow, SampleRow, SumsRow, TokenRow, UserRow, VersionRow,
+        AlertRow, AliasRow, DecisionRow, DeliveryRow, DeviceDriftRow, DeviceRow, HistoryRow,
+        HookRow, RolloutDevice, RolloutRow, RunRow, SampleRow, SumsRow, TokenRow, UserRow,
+        VersionRow,
     )
 )  # fmt: skip
 _KINDS = (
@@ -88,6 +89,7 @@ _KINDS = (
     CertificateAnswer,
     CertificateRequest,
     Created,
+    DeviceDriftRow,
     DeviceRow,
     FieldLatency,
     DriftReport,

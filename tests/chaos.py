@@ -138,8 +138,16 @@ class Fleet:
         for child in self.agents.values():
             child.send_signal(signal.SIGINT)
         for child in self.agents.values():
-            child.wait(60)
+            until(lambda child=child: self._ended(child), 60)
         self.server.stop()
+
+    def _ended(self, child: subprocess.Popen[bytes]) -> bool:
+        """An interrupt amid an agent's imports may be lost there: then again."""
+        with suppress(subprocess.TimeoutExpired):
+            child.wait(10)
+        if child.poll() is None:
+            child.send_signal(signal.SIGINT)
+        return child.poll() is not None
 
     def count(self, servers: int, agents: int) -> Found:
         """What the server has, once everything is stopped."""
