@@ -32,6 +32,7 @@ from tests.server_side import Device, ServerProcess, join, server_process, until
 KILLS = int(os.environ.get("KILLS", "50"))
 OUTAGES = 5  # of broker and database
 DEVICES, WAITING = 10, 100  # windows of one device that are not confirmed
+FAILS, AGAIN = "it fails that messages are stored", "messages are stored again"
 KEY = SigningKey.generate()
 BUNDLE = unpack(make_bundle(KEY), [KEY.public])
 NAP = threading.Event()
@@ -111,22 +112,28 @@ def killed(folder: Path, publisher: tuple[str, ...]) -> tuple[int, int]:
 
 def filled(folder: Path, publisher: tuple[str, ...]) -> tuple[int, int]:
     """The disk is full, and is not; windows sent, and of them wrong."""
-    with small_disk(folder / "disk") as disk, server_process(disk / "data", *publisher) as server:
+    with small_disk(folder / "disk") as disk, server_process(disk, *publisher) as server:
         load = Load(joined(server, "d"), server.where.mqtt_port, own=True)
         for _ in range(OUTAGES):
             load.more()
-            ballast = (disk / "ballast").open("wb", buffering=0)
-            try:
-                while True:
-                    ballast.write(bytes(1 << 16))
-            except OSError:
-                ballast.close()
-            until(lambda: "could not be stored" in server.output, 60)
-            server.output = ""
-            (disk / "ballast").unlink()
+            fill_once(disk, server)
         sent = load.finish()
         server.stop()
-        return sent, wrong(disk / "data" / DATABASE, sent)
+        return sent, wrong(disk / DATABASE, sent)
+
+
+def fill_once(disk: Path, server: ServerProcess) -> None:
+    """Until the server has said that it fails, and that it goes on."""
+    before = server.output.count(FAILS)
+    ballast = (disk / "ballast").open("wb", buffering=0)
+    try:
+        while True:
+            ballast.write(bytes(1 << 16))
+    except OSError:
+        ballast.close()
+    until(lambda: server.output.count(FAILS) > before, 60)
+    (disk / "ballast").unlink()
+    until(lambda: server.output.count(AGAIN) == server.output.count(FAILS), 60)
 
 
 @contextmanager
