@@ -50,6 +50,7 @@ HARDWARE = (LATENCY, MEMORY, TEMPERATURE, THROTTLED, ERRORS, DROPPED, LOST)
 ALONE = 1  # units that a device alone must last, for its site to show whether it is alone
 SOON = 12  # units after a new version within which what begins is blamed on it
 MISSING = 0.02  # share of missing values that is a broken schema rather than another distribution
+ROUNDED = 0.01  # of a movement: a mean within it of zero is told as zero, since windows round means
 
 ACTIONS: dict[Cause, str] = {
     "pipeline": "compare preprocessing, firmware and units there with the bundle's input schema; "
@@ -335,7 +336,9 @@ def words(m: Movement) -> str:
     if m.channel in (LATENCY, MEMORY):
         return f"{name} {_verb(m)} from {m.before:.3g} to {m.now:.3g} ({100 * m.shift:+.0f} %)"
     if m.shift and abs(m.shift) >= m.distance:
-        return f"{name} {_verb(m)} from {m.before:.3g} to {m.now:.3g} ({m.shift:+.1f} sd)"
+        before, now = (0.0 if abs(x) < ROUNDED * abs(m.now - m.before) else x
+                       for x in (m.before, m.now))  # fmt: skip
+        return f"{name} {_verb(m)} from {before:.3g} to {now:.3g} ({m.shift:+.1f} sd)"
     return f"{name} is distributed differently (distance {m.distance:.2f})"
 
 

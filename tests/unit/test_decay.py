@@ -9,6 +9,8 @@ from edge_sdk.messages import Window
 from edge_sdk.sketch import make_baseline, sketch
 from edge_sdk.subspace import NOVELTY, channel_novelty, fit_channels
 from fleet_server.decay import Place, Taken, Watch, findings, psi
+from fleet_server.decay.causes import words
+from fleet_server.decay.stream import Movement
 
 SCHEMA = InputSchema(name="x", kind="image", shape=(8, 8, 1), low=0.0, high=16.0)
 
@@ -109,6 +111,11 @@ def test_psi_is_zero_for_equal_shares_and_grows_with_distance():
     even = np.array([50.0, 50.0])
     assert psi(even, even * 3) == pytest.approx(0, abs=1e-4)
     assert psi(even, np.array([60.0, 40.0])) < psi(even, np.array([90.0, 10.0]))
+
+
+def test_a_mean_that_is_zero_but_for_rounding_is_told_as_zero():
+    fell = Movement("input.bright", 1.0, 0.1, -1.9, 0.0, before=0.0895, now=-0.000554, score=9.0)
+    assert words(fell) == "bright fell from 0.0895 to 0 (-1.9 sd)"
 
 
 def test_a_device_that_begins_with_broken_rows_is_followed_all_the_same():
