@@ -58,7 +58,7 @@ class Load:
             for one in self.devices:
                 if not self._over and len(one.waiting) < WAITING:
                     one.report()
-                elif self._over:
+                else:  # a broker that was killed has lost what it had
                     one.send_old(1.0)
             await asyncio.sleep(0.005)
         for one in self.devices:
