@@ -121,6 +121,17 @@ class Fleet:
                     agents += self.kill_agents()
         return servers, agents
 
+    def quiet(self) -> None:
+        """Until every agent has begun again, and nothing of before waits."""
+        threading.Event().wait(1.0)  # what was on its way is in the server
+        before = self._rows()
+        until(lambda: all(rows > before[name] for name, rows in self._rows().items()), QUIET)
+        until(lambda: not self.waiting(), QUIET)
+
+    def _rows(self) -> dict[str, int]:
+        with self.server.client() as client:
+            return {device.id: device.rows for device in client.devices()}
+
     def waiting(self) -> int:
         """Messages of boots before the present ones that no server has confirmed."""
         found = 0
@@ -175,7 +186,7 @@ def chaos(folder: Path, devices: int, seconds: float, seed: int = 1) -> Found:
     fleet = Fleet(folder, devices, seed)
     try:
         servers, agents = fleet.chaos(seconds)
-        until(lambda: not fleet.waiting(), QUIET)
+        fleet.quiet()
     finally:
         fleet.stop()
     return fleet.count(servers, agents)
