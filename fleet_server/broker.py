@@ -35,8 +35,9 @@ MQTT, MQTTS = 1883, 8883
 
 def _in_a_sentence(record: logging.LogRecord) -> bool:
     """A link that broke: gmqtt tells it with a traceback, though it is no bug but the network."""
-    if record.exc_info:
-        record.msg, record.args = "the link to the broker broke: %s", (record.exc_info[1],)
+    error = record.exc_info[1] if record.exc_info else None
+    if isinstance(error, (OSError, EOFError)):  # anything else is a bug, and keeps its traceback
+        record.msg, record.args = "the link to the broker broke: %s", (error,)
         record.exc_info = None
     return True
 
