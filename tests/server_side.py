@@ -322,6 +322,18 @@ def server_process(data_dir: Path, *arguments: str, database: Path | str = ""):
 
 
 @contextmanager
+def trusting_server(folder: Path, key: SigningKey, new_database):
+    """A server in `folder` that trusts this publisher, on a database of the kind in turn."""
+    key.save(folder / "signing.key")
+    trusted = ("--publisher", str(folder / "signing.pub"))
+    with (
+        new_database(folder) as database,
+        server_process(folder / "data", *trusted, database=database) as running,
+    ):
+        yield running
+
+
+@contextmanager
 def serving(app):
     """The address of an application that is served in this process."""
     with socket.create_server(("127.0.0.1", 0)) as listening:

@@ -22,7 +22,7 @@ from edge_sdk.profiles import load_profile
 from edge_sdk.signing import SigningKey
 from fleet_server.cli.sticks import export_usb, import_usb
 from tests.agent_world import SystemClock, config, eventually, rows, tiny_bundle
-from tests.server_side import server_process
+from tests.server_side import trusting_server
 
 pytestmark = pytest.mark.system
 PROFILE = "raspberry-pi-4"
@@ -31,14 +31,8 @@ PUBLISHER = SigningKey.generate()
 
 @pytest.fixture(scope="module")
 def server(new_database, tmp_path_factory):
-    folder = tmp_path_factory.mktemp("server")
-    PUBLISHER.save(folder / "signing.key")
-    trusted = ("--publisher", str(folder / "signing.pub"))
-    with (
-        new_database(folder) as database,
-        server_process(folder / "data", *trusted, database=database) as found,
-    ):
-        yield found
+    with trusting_server(tmp_path_factory.mktemp("server"), PUBLISHER, new_database) as running:
+        yield running
 
 
 def blocked(address, post, chance):

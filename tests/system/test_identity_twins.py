@@ -15,7 +15,7 @@ from edge_sdk.messages import Connection
 from edge_sdk.signing import SigningKey
 from edge_sdk.topics import topic
 from tests.agent_world import BOARD, config, eventually, rows, running, tiny_bundle
-from tests.server_side import join, server_process, until
+from tests.server_side import join, trusting_server, until
 
 pytestmark = pytest.mark.system
 PUBLISHER = SigningKey.generate()
@@ -23,14 +23,8 @@ PUBLISHER = SigningKey.generate()
 
 @pytest.fixture(scope="module")
 def server(new_database, tmp_path_factory):
-    folder = tmp_path_factory.mktemp("server")
-    PUBLISHER.save(folder / "signing.key")
-    trusted = ("--publisher", str(folder / "signing.pub"))
-    with (
-        new_database(folder) as database,
-        server_process(folder / "data", *trusted, database=database) as found,
-    ):
-        yield found
+    with trusting_server(tmp_path_factory.mktemp("server"), PUBLISHER, new_database) as running:
+        yield running
 
 
 def card(folder, server):

@@ -17,7 +17,7 @@ from edge_sdk.signing import SigningKey
 from fleet_server.client import Client
 from fleet_server.data_dir import read_admin_token
 from tests.bundles import make_bundle
-from tests.server_side import Device, join, server_process, until
+from tests.server_side import Device, join, trusting_server, until
 
 pytestmark = pytest.mark.system
 
@@ -27,13 +27,7 @@ BUNDLE = make_bundle(KEY, model=bytes(range(256)) * 700)
 
 @pytest.fixture(scope="module")
 def server(new_database, tmp_path_factory):
-    folder = tmp_path_factory.mktemp("server")
-    KEY.save(folder / "signing.key")
-    trusted = ("--publisher", str(folder / "signing.pub"))
-    with (
-        new_database(folder) as database,
-        server_process(folder / "data", *trusted, database=database) as running,
-    ):
+    with trusting_server(tmp_path_factory.mktemp("server"), KEY, new_database) as running:
         yield running
 
 

@@ -12,7 +12,7 @@ from edge_sdk.files import sha256
 from edge_sdk.signed_time import open_time
 from edge_sdk.signing import SigningKey
 from tests.bundles import make_bundle
-from tests.server_side import join, server_process, until
+from tests.server_side import join, server_process, trusting_server, until
 
 pytestmark = pytest.mark.system
 KEY = SigningKey.generate()
@@ -20,13 +20,7 @@ KEY = SigningKey.generate()
 
 @pytest.fixture(scope="module")
 def server(new_database, tmp_path_factory):
-    folder = tmp_path_factory.mktemp("server")
-    KEY.save(folder / "signing.key")
-    trusted = ("--publisher", str(folder / "signing.pub"))
-    with (
-        new_database(folder) as database,
-        server_process(folder / "data", *trusted, database=database) as running,
-    ):
+    with trusting_server(tmp_path_factory.mktemp("server"), KEY, new_database) as running:
         yield running
 
 
